@@ -74,7 +74,14 @@ mod tests {
 
     #[test]
     fn t35_a_scope_can_not_smuggle_another() {
-        for text in ["repository:a,b:pull", "repository:a b:pull", "repository:*:pull", "repository::pull", "x", "repository"] {
+        for text in [
+            "repository:a,b:pull",
+            "repository:a b:pull",
+            "repository:*:pull",
+            "repository::pull",
+            "x",
+            "repository",
+        ] {
             assert!(text.parse::<Scope>().is_err(), "{text}");
         }
         let scope: Scope = "repository(plugin):team/app:push,pull,fly,pull".parse().unwrap();

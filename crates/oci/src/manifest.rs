@@ -134,7 +134,8 @@ impl ManifestView {
             });
         }
         let has_image = document.config.is_some() || document.layers.is_some();
-        let says_image = [MediaType::OCI_MANIFEST, MediaType::DOCKER_MANIFEST].contains(&content_type.as_str());
+        let says_image =
+            [MediaType::OCI_MANIFEST, MediaType::DOCKER_MANIFEST].contains(&content_type.as_str());
         let says_index = [MediaType::OCI_INDEX, MediaType::DOCKER_LIST].contains(&content_type.as_str());
         let has_index = document.manifests.is_some();
         if (has_image && has_index) || (says_image && has_index) || (says_index && has_image) {
@@ -240,6 +241,9 @@ mod tests {
         let many = vec![descriptor("1"); MAX_REFERENCES + 1].join(",");
         let many = format!(r#"{{"schemaVersion":2,"manifests":[{many}]}}"#);
         assert_eq!(parse(MediaType::OCI_INDEX, &many), Err(ManifestError::TooMany));
-        assert_eq!(parse(MediaType::OCI_INDEX, &" ".repeat(MAX_MANIFEST_BYTES + 1)), Err(ManifestError::TooLarge));
+        assert_eq!(
+            parse(MediaType::OCI_INDEX, &" ".repeat(MAX_MANIFEST_BYTES + 1)),
+            Err(ManifestError::TooLarge)
+        );
     }
 }

@@ -23,7 +23,8 @@ impl MediaType {
     /// Docker schema 1, which is refused.
     pub const DOCKER_SCHEMA1: &'static str = "application/vnd.docker.distribution.manifest.v1+json";
     /// Docker schema 1 with a signature, which is refused.
-    pub const DOCKER_SCHEMA1_SIGNED: &'static str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    pub const DOCKER_SCHEMA1_SIGNED: &'static str =
+        "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
     /// The text.
     pub fn as_str(&self) -> &str {

@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn the_specification_grammar_is_accepted() {
-        for name in ["app", "team/app", "a__b/c", "a--b", "a.b_c-d/0", "team/blobs", "a/b/c/d/e", "x/uploads/blobs"] {
+        for name in
+            ["app", "team/app", "a__b/c", "a--b", "a.b_c-d/0", "team/blobs", "a/b/c/d/e", "x/uploads/blobs"]
+        {
             assert!(name.parse::<RepositoryName>().is_ok(), "{name}");
         }
         assert_eq!("team/a/b".parse::<RepositoryName>().unwrap().namespace(), "team");
@@ -128,8 +130,24 @@ mod tests {
     fn everything_else_is_refused() {
         let long = "a".repeat(256);
         for name in [
-            "", "..", "a/..", "a//b", "/a", "a/", "A", "a..b", "a___b", "-a", "a-", "a/_b", "a\0b", "tеam/app", "a b",
-            "a._b", "team/blobs/uploads/x", &long,
+            "",
+            "..",
+            "a/..",
+            "a//b",
+            "/a",
+            "a/",
+            "A",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a/_b",
+            "a\0b",
+            "tеam/app",
+            "a b",
+            "a._b",
+            "team/blobs/uploads/x",
+            &long,
         ] {
             assert!(name.parse::<RepositoryName>().is_err(), "{name:?}");
         }

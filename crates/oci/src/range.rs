@@ -96,7 +96,9 @@ mod tests {
         assert_eq!(parse_range("bytes=-0", 100), RangeOutcome::Unsatisfiable);
         assert_eq!(parse_range("bytes=0-", 0), RangeOutcome::Unsatisfiable);
         assert_eq!(parse_range("bytes=99999999999999999999999-", 100), RangeOutcome::Unsatisfiable);
-        for ignored in ["bytes=9-1", "bytes=a-b", "items=0-1", "bytes", "bytes=0-1,5-6", "bytes=+1-2", "bytes=-"] {
+        for ignored in
+            ["bytes=9-1", "bytes=a-b", "items=0-1", "bytes", "bytes=0-1,5-6", "bytes=+1-2", "bytes=-"]
+        {
             assert_eq!(parse_range(ignored, 100), RangeOutcome::Whole, "{ignored}");
         }
     }

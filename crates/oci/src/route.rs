@@ -87,7 +87,9 @@ impl From<RouteError> for Problem {
             RouteError::Unknown => ErrorCode::NotFound,
             RouteError::Method => ErrorCode::Unsupported,
             RouteError::Name(_) | RouteError::Encoding => ErrorCode::NameInvalid,
-            RouteError::Digest(_) | RouteError::Reference(ReferenceError::Digest(_)) => ErrorCode::DigestInvalid,
+            RouteError::Digest(_) | RouteError::Reference(ReferenceError::Digest(_)) => {
+                ErrorCode::DigestInvalid
+            }
             RouteError::Reference(ReferenceError::Tag(_)) => ErrorCode::TagInvalid,
             RouteError::Upload => ErrorCode::BlobUploadUnknown,
         };
@@ -106,7 +108,9 @@ impl Route {
             "/_catalog" => return Ok(Self::Catalog),
             rest => rest.strip_prefix('/').ok_or(RouteError::Unknown)?,
         };
-        if let Some(name) = rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads")) {
+        if let Some(name) =
+            rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads"))
+        {
             return Ok(Self::Uploads(name.parse()?));
         }
         let (front, last) = rest.rsplit_once('/').ok_or(RouteError::Unknown)?;
@@ -182,7 +186,11 @@ mod tests {
             "/v2/t%D0%B5am/manifests/x",
             "/v2/a/%252e%252e/manifests/x",
         ] {
-            assert!(matches!(Route::parse(path), Err(RouteError::Name(_))), "{path} {:?}", Route::parse(path));
+            assert!(
+                matches!(Route::parse(path), Err(RouteError::Name(_))),
+                "{path} {:?}",
+                Route::parse(path)
+            );
         }
     }
 }

@@ -48,10 +48,18 @@ pub fn from_status(status: &Status) -> Problem {
         return Problem { code, message: status.message().to_owned(), detail };
     }
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::ResourceExhausted => {
-            Problem::new(ErrorCode::Unavailable, "a service that this request needs does not answer; try again")
-        }
-        _ => Problem::new(ErrorCode::Internal, "internal error; the server's log has the cause under the request id"),
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Aborted
+        | Code::ResourceExhausted => Problem::new(
+            ErrorCode::Unavailable,
+            "a service that this request needs does not answer; try again",
+        ),
+        _ => Problem::new(
+            ErrorCode::Internal,
+            "internal error; the server's log has the cause under the request id",
+        ),
     }
 }
 

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The chassis that every service stands on: time and ids, tracked tasks and drain, logs, listeners, health, and the
+//! channel through which services speak, in one process or between several. It knows no service.
+
+mod channel;
+mod clock;
+mod health;
+mod ids;
+mod listener;
+mod tasks;
+pub mod telemetry;
+
+pub use channel::{Channel, ChannelError, Guard};
+pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
+pub use health::{Health, admin_routes};
+pub use ids::Ids;
+pub use listener::{Address, Connection, Limits, Listener, ListenerError, serve};
+pub use prometheus_client::registry::Registry;
+pub use tasks::Tasks;

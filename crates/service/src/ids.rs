@@ -1,0 +1,97 @@
+//! The source of ids. Random in production, seeded in tests.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use ulid::Ulid;
+
+use crate::SharedClock;
+
+#[derive(Clone)]
+enum Source {
+    /// From the operating system, by aws-lc-rs; ids can't be guessed.
+    Random,
+    /// A counter mixed with a seed, for tests.
+    Seeded(u64, Arc<AtomicU64>),
+}
+
+/// Draws ULIDs: 48 bits of time in milliseconds, 80 bits of randomness.
+#[derive(Clone)]
+pub struct Ids {
+    source: Source,
+    clock: SharedClock,
+}
+
+impl fmt::Debug for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ids")
+    }
+}
+
+/// splitmix64, to spread a test's seed over all bits.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Ids {
+    /// Ids that can't be guessed.
+    pub fn random(clock: SharedClock) -> Self {
+        Self { source: Source::Random, clock }
+    }
+
+    /// The same ids for the same seed and clock.
+    pub fn seeded(seed: u64, clock: SharedClock) -> Self {
+        Self { source: Source::Seeded(seed, Arc::new(AtomicU64::new(0))), clock }
+    }
+
+    /// The next id.
+    pub fn ulid(&self) -> Ulid {
+        let milliseconds = u64::try_from(self.clock.now().0 / 1000).unwrap_or(0);
+        Ulid::from_parts(milliseconds, self.bits())
+    }
+
+    /// A random number in `0..bound` (0 when `bound` is 0), for jitter.
+    pub fn below(&self, bound: u64) -> u64 {
+        let bits = u64::try_from(self.bits() & u128::from(u64::MAX)).unwrap_or(0);
+        bits.checked_rem(bound).unwrap_or(0)
+    }
+
+    fn bits(&self) -> u128 {
+        match &self.source {
+            Source::Random => {
+                let mut bytes = [0; 16];
+                // The system's generator does not fail once it is up; if it did, no id may be given out.
+                aws_lc_rs::rand::fill(&mut bytes).expect("the random generator works");
+                u128::from_be_bytes(bytes)
+            }
+            Source::Seeded(seed, counter) => {
+                let n = counter.fetch_add(1, Ordering::Relaxed);
+                let high = mix(seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+                (u128::from(high) << 64) | u128::from(mix(high ^ n))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ManualClock, Timestamp};
+
+    #[test]
+    fn seeded_ids_repeat_and_differ() {
+        let clock = ManualClock::at(Timestamp::from_seconds(1_000));
+        let (a, b) = (Ids::seeded(7, clock.clone()), Ids::seeded(7, clock.clone()));
+        let first = a.ulid();
+        assert_eq!(first, b.ulid());
+        assert_ne!(first, a.ulid());
+        assert_ne!(Ids::random(clock.clone()).ulid(), Ids::random(clock).ulid());
+    }
+}
