@@ -1,0 +1,432 @@
+//! The conformance suite of [`Blobs`]: what every implementation must do, whatever lies behind it. Run it with
+//! [`blobs_suite!`](crate::blobs_suite).
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "test code: a panic is the report, and each case's name says what must hold"
+)]
+
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use berth_oci::{Algorithm, ByteRange, Digest};
+use bytes::Bytes;
+use futures::{StreamExt, future::join_all};
+use ulid::Ulid;
+
+use crate::{BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, WriteOpen, Written};
+
+/// A store under test.
+pub struct Fixture {
+    /// The implementation.
+    pub blobs: Arc<dyn Blobs>,
+    /// The store to name in calls.
+    pub store_id: String,
+    /// Cuts an object to a length behind the implementation's back.
+    pub cut: Box<dyn Fn(&ObjectKey, u64) + Send + Sync>,
+    /// What has to live as long as the store.
+    pub keep: Box<dyn Any + Send + Sync>,
+}
+
+impl std::fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fixture").field("blobs", &self.blobs).finish_non_exhaustive()
+    }
+}
+
+/// Makes a test of every case: `blobs_suite!(make)`, where `make` is an async function that returns a [`Fixture`].
+#[macro_export]
+macro_rules! blobs_suite {
+    ($make:path) => {
+        $crate::blobs_suite!(@cases $make;
+            synced_bytes_are_read_back,
+            an_empty_object_is_an_object,
+            a_write_goes_on_where_it_was_synced,
+            what_was_not_synced_is_cut,
+            a_newer_epoch_closes_the_older_writer,
+            an_older_epoch_is_refused,
+            late_bytes_of_a_closed_writer_never_land,
+            a_recorded_offset_beyond_the_object_is_an_error,
+            a_hash_state_that_is_none_is_refused,
+            ranges_are_exact,
+            a_range_outside_the_object_is_refused,
+            a_missing_object_is_not_found,
+            deleting_is_idempotent,
+            nobody_writes_to_a_deleted_object,
+            a_short_object_never_looks_complete,
+            an_object_cut_while_it_is_read_ends_in_an_error,
+            sixty_four_writers_do_not_disturb_each_other,
+            sha512_is_hashed_inline,
+            staged_bytes_can_be_hashed_again,
+            a_large_object_arrives_whole,
+            chunks_of_every_size_make_the_same_object,
+        );
+    };
+    (@cases $make:path; $($case:ident,)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            $crate::suite::$case($make().await).await;
+        }
+    )*};
+}
+
+/// A key that no other case uses.
+fn new_key() -> ObjectKey {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    let instance = Ulid::from_parts(1, 7).to_string().parse().unwrap();
+    ObjectKey::new(instance, Ulid::from_parts(2, u128::from(next)))
+}
+
+/// Bytes that repeat nowhere in reach, the same for a seed.
+pub fn bytes_of(seed: u64, length: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes.into()
+}
+
+impl Fixture {
+    fn fresh(&self, key: &ObjectKey, epoch: i64) -> WriteOpen {
+        WriteOpen {
+            store_id: self.store_id.clone(),
+            key: key.clone(),
+            epoch,
+            offset: 0,
+            hash_state: None,
+            algorithm: Algorithm::Sha256,
+        }
+    }
+
+    fn resumed(&self, key: &ObjectKey, epoch: i64, from: &Written) -> WriteOpen {
+        WriteOpen { offset: from.offset, hash_state: Some(from.hash_state.clone()), ..self.fresh(key, epoch) }
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: &Bytes) -> Written {
+        let mut writer = self.blobs.write(self.fresh(key, 1)).await.unwrap();
+        writer.write(bytes.clone()).await.unwrap();
+        writer.sync().await.unwrap()
+    }
+
+    fn object(&self, key: &ObjectKey, size: u64) -> ObjectRef {
+        ObjectRef { store_id: self.store_id.clone(), key: key.clone(), size, format: 0 }
+    }
+
+    async fn read(&self, key: &ObjectKey, size: u64, range: Option<ByteRange>) -> Result<Bytes, BlobsError> {
+        let reader = self.blobs.open(&self.object(key, size), range).await?;
+        reader.into_bytes(u64::MAX).await
+    }
+}
+
+pub async fn synced_bytes_are_read_back(fixture: Fixture) {
+    let key = new_key();
+    let bytes = bytes_of(1, 100_000);
+    let mut writer = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
+    assert_eq!(writer.offset(), 0);
+    writer.write(bytes.slice(..40_000)).await.unwrap();
+    writer.write(Bytes::new()).await.unwrap();
+    writer.write(bytes.slice(40_000..)).await.unwrap();
+    assert_eq!(writer.offset(), 100_000);
+    let written = writer.sync().await.unwrap();
+    assert_eq!((written.offset, written.digest), (100_000, Digest::of(Algorithm::Sha256, &bytes)));
+    assert_eq!(writer.sync().await.unwrap(), written);
+    drop(writer);
+    assert_eq!(fixture.read(&key, 100_000, None).await.unwrap(), bytes);
+}
+
+pub async fn an_empty_object_is_an_object(fixture: Fixture) {
+    let key = new_key();
+    let written = fixture.put(&key, &Bytes::new()).await;
+    assert_eq!((written.offset, written.digest), (0, Digest::of(Algorithm::Sha256, b"")));
+    let reader = fixture.blobs.open(&fixture.object(&key, 0), None).await.unwrap();
+    assert_eq!(reader.length(), Some(0));
+    assert!(reader.into_bytes(0).await.unwrap().is_empty());
+}
+
+pub async fn a_write_goes_on_where_it_was_synced(fixture: Fixture) {
+    // Around the hash's block, the page, and the step of the implementation.
+    for boundary in [1, 63, 64, 65, 4095, 4096, 262_144, 1_048_576, 1_048_577] {
+        let key = new_key();
+        let bytes = bytes_of(boundary as u64, boundary + 1000);
+        let first = fixture.put(&key, &bytes.slice(..boundary)).await;
+        assert_eq!(first.offset, boundary as u64);
+        let mut writer = fixture.blobs.write(fixture.resumed(&key, 2, &first)).await.unwrap();
+        assert_eq!(writer.offset(), boundary as u64);
+        writer.write(bytes.slice(boundary..)).await.unwrap();
+        let written = writer.sync().await.unwrap();
+        assert_eq!(written.digest, Digest::of(Algorithm::Sha256, &bytes), "boundary {boundary}");
+        assert_eq!(fixture.read(&key, bytes.len() as u64, None).await.unwrap(), bytes, "boundary {boundary}");
+    }
+}
+
+pub async fn what_was_not_synced_is_cut(fixture: Fixture) {
+    let key = new_key();
+    let bytes = bytes_of(2, 5_000_000);
+    let mut writer = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
+    writer.write(bytes.slice(..1_000_000)).await.unwrap();
+    let recorded = writer.sync().await.unwrap();
+    writer.write(bytes.slice(1_000_000..)).await.unwrap();
+    drop(writer);
+    let mut writer = fixture.blobs.write(fixture.resumed(&key, 2, &recorded)).await.unwrap();
+    writer.write(Bytes::from_static(b"end")).await.unwrap();
+    let written = writer.sync().await.unwrap();
+    assert_eq!(written.offset, 1_000_003);
+    let whole = [&bytes[..1_000_000], b"end"].concat();
+    assert_eq!(written.digest, Digest::of(Algorithm::Sha256, &whole));
+    assert_eq!(fixture.read(&key, 1_000_003, None).await.unwrap(), whole);
+    // Nothing is left behind the end either.
+    assert!(fixture.blobs.open(&fixture.object(&key, 1_000_004), None).await.is_err());
+}
+
+pub async fn a_newer_epoch_closes_the_older_writer(fixture: Fixture) {
+    let key = new_key();
+    let mut older = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
+    older.write(bytes_of(3, 1000)).await.unwrap();
+    let recorded = older.sync().await.unwrap();
+    let mut newer = fixture.blobs.write(fixture.resumed(&key, 2, &recorded)).await.unwrap();
+    // An implementation may take bytes in before it notices; a sync always does.
+    let refused = match older.write(bytes_of(4, 1000)).await {
+        Ok(()) => older.sync().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(matches!(refused, BlobsError::Stale), "{refused:?}");
+    newer.write(bytes_of(5, 10)).await.unwrap();
+    assert_eq!(newer.sync().await.unwrap().offset, 1010);
+}
+
+pub async fn an_older_epoch_is_refused(fixture: Fixture) {
+    let key = new_key();
+    let bytes = bytes_of(6, 1000);
+    let mut writer = fixture.blobs.write(fixture.fresh(&key, 5)).await.unwrap();
+    writer.write(bytes.clone()).await.unwrap();
+    writer.sync().await.unwrap();
+    let late = fixture.blobs.write(fixture.fresh(&key, 4)).await;
+    assert!(matches!(late, Err(BlobsError::Stale)), "{late:?}");
+    drop(writer);
+    // Also once the newer writer is done: this open would cut what it wrote.
+    let late = fixture.blobs.write(fixture.fresh(&key, 4)).await;
+    assert!(matches!(late, Err(BlobsError::Stale)), "{late:?}");
+    assert_eq!(fixture.read(&key, 1000, None).await.unwrap(), bytes);
+}
+
+pub async fn late_bytes_of_a_closed_writer_never_land(fixture: Fixture) {
+    for round in 0..20 {
+        let key = new_key();
+        let mut older = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
+        let old_bytes = bytes_of(7, 4_000_000);
+        let new_bytes = bytes_of(8 + round, 3_000_000);
+        let flood = async {
+            for start in (0..old_bytes.len()).step_by(100_000) {
+                if older.write(old_bytes.slice(start..start + 100_000)).await.is_err() {
+                    return;
+                }
+            }
+            let _ = older.sync().await;
+        };
+        let takeover = async {
+            let mut newer = fixture.blobs.write(fixture.fresh(&key, 2)).await.unwrap();
+            for start in (0..new_bytes.len()).step_by(100_000) {
+                newer.write(new_bytes.slice(start..start + 100_000)).await.unwrap();
+            }
+            newer.sync().await.unwrap()
+        };
+        let ((), written) = tokio::join!(flood, takeover);
+        assert_eq!(written.digest, Digest::of(Algorithm::Sha256, &new_bytes));
+        assert_eq!(fixture.read(&key, 3_000_000, None).await.unwrap(), new_bytes);
+    }
+}
+
+pub async fn a_recorded_offset_beyond_the_object_is_an_error(fixture: Fixture) {
+    let key = new_key();
+    let written = fixture.put(&key, &bytes_of(9, 1000)).await;
+    let beyond = WriteOpen { offset: 1001, ..fixture.resumed(&key, 2, &written) };
+    let refused = fixture.blobs.write(beyond).await;
+    assert!(matches!(refused, Err(BlobsError::Short { expected: 1001, found: 1000 })), "{refused:?}");
+    let absent = fixture.blobs.write(fixture.resumed(&new_key(), 2, &written)).await;
+    assert!(matches!(absent, Err(BlobsError::NotFound)), "{absent:?}");
+}
+
+pub async fn a_hash_state_that_is_none_is_refused(fixture: Fixture) {
+    let key = new_key();
+    let written = fixture.put(&key, &bytes_of(10, 1000)).await;
+    let resumed = fixture.resumed(&key, 2, &written);
+    for state in [None, Some(vec![1, 2, 3]), Some(vec![2; written.hash_state.len()])] {
+        let refused = fixture.blobs.write(WriteOpen { hash_state: state, ..resumed.clone() }).await;
+        assert!(matches!(refused, Err(BlobsError::Invalid(_) | BlobsError::Remote(_))), "{refused:?}");
+    }
+    let other = WriteOpen { algorithm: Algorithm::Sha512, ..resumed };
+    assert!(fixture.blobs.write(other).await.is_err());
+}
+
+pub async fn ranges_are_exact(fixture: Fixture) {
+    let key = new_key();
+    let size = 700_000;
+    let bytes = bytes_of(11, size);
+    fixture.put(&key, &bytes).await;
+    for (offset, length) in
+        [(0, 1), (0, size), (1, size - 1), (size - 1, 1), (262_143, 2), (300_000, 300_001)]
+    {
+        let range = ByteRange { offset: offset as u64, length: length as u64 };
+        let reader = fixture.blobs.open(&fixture.object(&key, size as u64), Some(range)).await.unwrap();
+        assert_eq!(reader.length(), Some(length as u64));
+        let read = reader.into_bytes(u64::MAX).await.unwrap();
+        assert_eq!(read, bytes.slice(offset..offset + length), "{range:?}");
+    }
+}
+
+pub async fn a_range_outside_the_object_is_refused(fixture: Fixture) {
+    let key = new_key();
+    fixture.put(&key, &bytes_of(12, 100)).await;
+    for (offset, length) in [(0, 101), (100, 1), (99, 2), (u64::MAX, 2)] {
+        let refused =
+            fixture.blobs.open(&fixture.object(&key, 100), Some(ByteRange { offset, length })).await;
+        assert!(refused.is_err(), "{offset} {length}");
+    }
+}
+
+pub async fn a_missing_object_is_not_found(fixture: Fixture) {
+    let key = new_key();
+    let opened = fixture.blobs.open(&fixture.object(&key, 0), None).await;
+    assert!(matches!(opened, Err(BlobsError::NotFound)), "{opened:?}");
+    let hashed = fixture.blobs.rehash(&fixture.store_id, &key, 0, Algorithm::Sha256).await;
+    assert!(matches!(hashed, Err(BlobsError::NotFound)), "{hashed:?}");
+}
+
+pub async fn deleting_is_idempotent(fixture: Fixture) {
+    let key = new_key();
+    fixture.put(&key, &bytes_of(13, 100)).await;
+    for _ in 0..2 {
+        fixture.blobs.delete(&fixture.store_id, &key).await.unwrap();
+        assert!(matches!(fixture.read(&key, 100, None).await, Err(BlobsError::NotFound)));
+    }
+    fixture.blobs.delete(&fixture.store_id, &new_key()).await.unwrap();
+}
+
+pub async fn nobody_writes_to_a_deleted_object(fixture: Fixture) {
+    let key = new_key();
+    let mut writer = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
+    writer.write(bytes_of(14, 100)).await.unwrap();
+    fixture.blobs.delete(&fixture.store_id, &key).await.unwrap();
+    let refused = writer.sync().await.unwrap_err();
+    assert!(matches!(refused, BlobsError::Stale), "{refused:?}");
+    let late = fixture.blobs.write(fixture.fresh(&key, 2)).await;
+    assert!(matches!(late, Err(BlobsError::Stale)), "{late:?}");
+    assert!(matches!(fixture.read(&key, 0, None).await, Err(BlobsError::NotFound)));
+}
+
+pub async fn a_short_object_never_looks_complete(fixture: Fixture) {
+    let key = new_key();
+    fixture.put(&key, &bytes_of(15, 600_000)).await;
+    (fixture.cut)(&key, 599_999);
+    let whole = fixture.read(&key, 600_000, None).await;
+    assert!(matches!(whole, Err(BlobsError::Short { .. })), "{whole:?}");
+    let range = ByteRange { offset: 599_000, length: 1000 };
+    assert!(fixture.read(&key, 600_000, Some(range)).await.is_err());
+    let hashed = fixture.blobs.rehash(&fixture.store_id, &key, 600_000, Algorithm::Sha512).await;
+    assert!(matches!(hashed, Err(BlobsError::Short { .. })), "{hashed:?}");
+}
+
+pub async fn an_object_cut_while_it_is_read_ends_in_an_error(fixture: Fixture) {
+    let key = new_key();
+    let size = 64 * 1024 * 1024;
+    fixture.put(&key, &bytes_of(16, size)).await;
+    let reader = fixture.blobs.open(&fixture.object(&key, size as u64), None).await.unwrap();
+    let mut stream = reader.into_stream().unwrap();
+    stream.next().await.unwrap().unwrap();
+    (fixture.cut)(&key, size as u64 - 1);
+    let mut last = None;
+    while let Some(step) = stream.next().await {
+        last = Some(step);
+    }
+    assert!(matches!(last, Some(Err(BlobsError::Short { .. }))), "{last:?}");
+}
+
+pub async fn sixty_four_writers_do_not_disturb_each_other(fixture: Fixture) {
+    let fixture = &fixture;
+    let writers = (0..64u64).map(|seed| async move {
+        let key = new_key();
+        let bytes = bytes_of(100 + seed, 1_500_000);
+        let mut writer: Box<dyn BlobWriter> = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
+        for start in (0..bytes.len()).step_by(50_000) {
+            writer.write(bytes.slice(start..start + 50_000)).await.unwrap();
+        }
+        let written = writer.sync().await.unwrap();
+        assert_eq!(written.digest, Digest::of(Algorithm::Sha256, &bytes));
+        assert_eq!(fixture.read(&key, 1_500_000, None).await.unwrap(), bytes);
+    });
+    join_all(writers).await;
+}
+
+pub async fn sha512_is_hashed_inline(fixture: Fixture) {
+    let key = new_key();
+    let bytes = bytes_of(17, 300_000);
+    let open = WriteOpen { algorithm: Algorithm::Sha512, ..fixture.fresh(&key, 1) };
+    let mut writer = fixture.blobs.write(open.clone()).await.unwrap();
+    writer.write(bytes.slice(..100_000)).await.unwrap();
+    let first = writer.sync().await.unwrap();
+    let resumed = WriteOpen { epoch: 2, offset: first.offset, hash_state: Some(first.hash_state), ..open };
+    let mut writer = fixture.blobs.write(resumed).await.unwrap();
+    writer.write(bytes.slice(100_000..)).await.unwrap();
+    assert_eq!(writer.sync().await.unwrap().digest, Digest::of(Algorithm::Sha512, &bytes));
+}
+
+pub async fn staged_bytes_can_be_hashed_again(fixture: Fixture) {
+    let key = new_key();
+    let bytes = bytes_of(18, 2_500_000);
+    fixture.put(&key, &bytes).await;
+    for (size, algorithm) in [
+        (2_500_000, Algorithm::Sha512),
+        (2_500_000, Algorithm::Sha256),
+        (1_000_001, Algorithm::Sha512),
+        (0, Algorithm::Sha512),
+    ] {
+        let digest = fixture.blobs.rehash(&fixture.store_id, &key, size, algorithm).await.unwrap();
+        assert_eq!(digest, Digest::of(algorithm, &bytes[..usize::try_from(size).unwrap()]));
+    }
+}
+
+pub async fn a_large_object_arrives_whole(fixture: Fixture) {
+    let key = new_key();
+    let size = 200 * 1024 * 1024;
+    let bytes = bytes_of(19, size);
+    let mut writer = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
+    for start in (0..size).step_by(1 << 18) {
+        writer.write(bytes.slice(start..start + (1 << 18))).await.unwrap();
+    }
+    let written = writer.sync().await.unwrap();
+    let expected = Digest::of(Algorithm::Sha256, &bytes);
+    assert_eq!((written.offset, written.digest), (size as u64, expected));
+    let reader = fixture.blobs.open(&fixture.object(&key, size as u64), None).await.unwrap();
+    assert!(!matches!(reader, BlobReader::Redirect(_)));
+    let mut hasher = berth_oci::Hasher::new(Algorithm::Sha256);
+    let mut stream = reader.into_stream().unwrap();
+    while let Some(step) = stream.next().await {
+        hasher.update(&step.unwrap());
+    }
+    assert_eq!(hasher.finish(), expected);
+}
+
+pub async fn chunks_of_every_size_make_the_same_object(fixture: Fixture) {
+    let bytes = bytes_of(20, 3_300_000);
+    for step in [7_001, 65_536, 262_145, 1_048_576, 3_300_000] {
+        let key = new_key();
+        let mut writer = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
+        for start in (0..bytes.len()).step_by(step) {
+            writer.write(bytes.slice(start..bytes.len().min(start + step))).await.unwrap();
+        }
+        assert_eq!(writer.sync().await.unwrap().digest, Digest::of(Algorithm::Sha256, &bytes), "step {step}");
+        assert_eq!(fixture.read(&key, bytes.len() as u64, None).await.unwrap(), bytes, "step {step}");
+    }
+}
