@@ -1,0 +1,180 @@
+//! PostgreSQL: a pool, READ COMMITTED, and a bounded number of restarts.
+
+use std::time::Duration;
+
+use berth_service::Timestamp;
+use futures::future::BoxFuture;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{
+    Connection as _, PgConnection, PgPool, Row as _,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::{Arg, DatabaseError, Row, Statement, transaction::Connection, transaction::Transaction, value};
+
+/// How often a unit runs again after a serialisation failure, a deadlock or a lost foreign key.
+const RESTARTS: usize = 3;
+
+/// How to reach PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// `postgres://user:password@host:port/database`. With `pooler` this is the pooler's.
+    pub url: SecretString,
+    /// The same for migrations, past a pooler; absent: `url`.
+    pub direct_url: Option<SecretString>,
+    /// The schema that holds the service's tables; made when it is absent.
+    pub schema: String,
+    /// The most connections of this process.
+    pub max_connections: u32,
+    /// How long a request waits for a free connection before it is answered 503.
+    pub acquire_timeout: Duration,
+    /// The longest that one statement may run, and that a transaction may sit idle.
+    pub statement_timeout: Duration,
+    /// Whether a transaction-mode pooler stands in front: then no start-up options and no named statements are used,
+    /// and the role's own settings have to name the schema (`ALTER ROLE … SET search_path`) and the time-outs.
+    pub pooler: bool,
+}
+
+impl PostgresOptions {
+    /// The usual settings for `url` and `schema`.
+    pub fn new(url: SecretString, schema: impl Into<String>) -> Self {
+        Self {
+            url,
+            direct_url: None,
+            schema: schema.into(),
+            max_connections: 16,
+            acquire_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(10),
+            pooler: false,
+        }
+    }
+
+    fn connect(&self, url: &SecretString) -> Result<PgConnectOptions, DatabaseError> {
+        let options: PgConnectOptions = url.expose_secret().parse().map_err(DatabaseError::from)?;
+        Ok(options.application_name("berth"))
+    }
+
+    fn pooled(&self) -> Result<PgConnectOptions, DatabaseError> {
+        let options = self.connect(&self.url)?;
+        if self.pooler {
+            return Ok(options.statement_cache_capacity(0));
+        }
+        let limit = self.statement_timeout.as_millis().to_string();
+        Ok(options.statement_cache_capacity(256).options([
+            ("search_path", self.schema.as_str()),
+            ("statement_timeout", &limit),
+            ("idle_in_transaction_session_timeout", &limit),
+            ("default_transaction_isolation", "read\\ committed"),
+        ]))
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Postgres {
+    pool: PgPool,
+    persistent: bool,
+}
+
+impl Postgres {
+    pub(crate) async fn open(
+        options: &PostgresOptions,
+        migrator: &sqlx::migrate::Migrator,
+    ) -> Result<Self, DatabaseError> {
+        migrate(options, migrator).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.pooled()?);
+        Ok(Self { pool, persistent: !options.pooler })
+    }
+
+    pub(crate) async fn write<T, E, F>(&self, name: &'static str, unit: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DatabaseError> + Send + 'static,
+        F: for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
+    {
+        let mut restarts = 0;
+        loop {
+            let mut transaction = self.begin().await?;
+            let result = unit(&mut transaction).await;
+            let broken = transaction.broken.take();
+            if let Some(error) = broken.as_ref().filter(|error| error.is_restartable())
+                && restarts < RESTARTS
+            {
+                restarts += 1;
+                tracing::debug!(unit = name, restarts, %error, "a transaction runs again");
+                // Dropping the transaction rolls it back; a short, growing wait lets the other one finish.
+                drop(transaction);
+                tokio::time::sleep(Duration::from_millis(1 << (restarts * 2))).await;
+                continue;
+            }
+            let value = result?;
+            if let Some(error) = broken {
+                // The server would answer COMMIT with a silent ROLLBACK.
+                return Err(error.into());
+            }
+            if let Connection::Postgres { transaction, .. } = transaction.connection {
+                transaction.commit().await.map_err(DatabaseError::from)?;
+            }
+            return Ok(value);
+        }
+    }
+
+    async fn begin(&self) -> Result<Transaction, DatabaseError> {
+        let mut transaction = self.pool.begin().await?;
+        let query = sqlx::query("SELECT (extract(epoch FROM now()) * 1000000)::bigint").persistent(self.persistent);
+        let now = Timestamp(query.fetch_one(&mut *transaction).await?.try_get(0)?);
+        let connection = Connection::Postgres { transaction: Box::new(transaction), persistent: self.persistent };
+        Ok(Transaction { connection, now, broken: None })
+    }
+
+    pub(crate) async fn read_optional(
+        &self,
+        statement: &Statement,
+        args: Vec<Arg>,
+    ) -> Result<Option<Row>, DatabaseError> {
+        let query = sqlx::query_with(statement.postgres, value::postgres_arguments(args)?);
+        let row = query.persistent(self.persistent).fetch_optional(&self.pool).await?;
+        Ok(row.map(|row| Row(value::Inner::Postgres(row))))
+    }
+
+    pub(crate) async fn read_all(&self, statement: &Statement, args: Vec<Arg>) -> Result<Vec<Row>, DatabaseError> {
+        let query = sqlx::query_with(statement.postgres, value::postgres_arguments(args)?);
+        let rows = query.persistent(self.persistent).fetch_all(&self.pool).await?;
+        Ok(rows.into_iter().map(|row| Row(value::Inner::Postgres(row))).collect())
+    }
+
+    pub(crate) async fn prepare(&self, statement: &'static str) -> Result<(), DatabaseError> {
+        use sqlx::{Executor as _, SqlSafeStr as _};
+        self.pool.acquire().await?.prepare(statement.into_sql_str()).await?;
+        Ok(())
+    }
+
+    /// Closes the pool; what is asked later is answered with [`DatabaseError::Unavailable`].
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Runs the migrations on a direct connection of its own, under the migrator's lock.
+async fn migrate(options: &PostgresOptions, migrator: &sqlx::migrate::Migrator) -> Result<(), DatabaseError> {
+    let direct = options.connect(options.direct_url.as_ref().unwrap_or(&options.url))?;
+    let direct = direct.options([("search_path", options.schema.as_str())]);
+    let mut connection = PgConnection::connect_with(&direct).await?;
+    sqlx::query("SELECT pg_advisory_lock(hashtext('berth schema'))").execute(&mut connection).await?;
+    let quoted = options.schema.replace('"', "\"\"");
+    // The name is the operator's own setting and is quoted.
+    let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS \"{quoted}\""));
+    let exists = sqlx::query("SELECT 1 FROM pg_namespace WHERE nspname = $1")
+        .bind(&options.schema)
+        .fetch_optional(&mut connection)
+        .await?;
+    if exists.is_none() {
+        sqlx::query(create).execute(&mut connection).await?;
+    }
+    migrator.run_direct(None, &mut connection, false).await?;
+    connection.close().await?;
+    Ok(())
+}
