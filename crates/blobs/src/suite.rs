@@ -22,6 +22,9 @@ use ulid::Ulid;
 
 use crate::{BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, WriteOpen, Written};
 
+/// Cuts an object to a length.
+pub type Cut = Box<dyn Fn(&ObjectKey, u64) + Send + Sync>;
+
 /// A store under test.
 pub struct Fixture {
     /// The implementation.
@@ -29,7 +32,7 @@ pub struct Fixture {
     /// The store to name in calls.
     pub store_id: String,
     /// Cuts an object to a length behind the implementation's back.
-    pub cut: Box<dyn Fn(&ObjectKey, u64) + Send + Sync>,
+    pub cut: Cut,
     /// What has to live as long as the store.
     pub keep: Box<dyn Any + Send + Sync>,
 }

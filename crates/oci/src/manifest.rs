@@ -138,7 +138,7 @@ impl ManifestView {
             [MediaType::OCI_MANIFEST, MediaType::DOCKER_MANIFEST].contains(&content_type.as_str());
         let says_index = [MediaType::OCI_INDEX, MediaType::DOCKER_LIST].contains(&content_type.as_str());
         let has_index = document.manifests.is_some();
-        if (has_image && has_index) || (says_image && has_index) || (says_index && has_image) {
+        if (has_index && (has_image || says_image)) || (says_index && has_image) {
             return Err(ManifestError::Ambiguous);
         }
         if says_image && document.config.is_none() {

@@ -15,6 +15,7 @@ macro_rules! generated {
         $(#[$doc])*
         #[allow(
             clippy::all,
+            clippy::allow_attributes_without_reason,
             missing_docs,
             missing_debug_implementations,
             unreachable_pub,

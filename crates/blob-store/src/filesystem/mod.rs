@@ -1,0 +1,245 @@
+//! The filesystem driver. An object is one file, written in place and never renamed, since its row decides whether it
+//! exists: `i/<instance>/<last two characters>/<ulid>` under a root that one process holds at a time.
+//!
+//! Nothing here counts as stored before its file's data and every new directory entry above it are on the device.
+
+mod epochs;
+mod folders;
+mod writer;
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek},
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use berth_blobs::{BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen};
+use berth_oci::{Algorithm, ByteRange, Digest, Hasher};
+use rustix::{
+    fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+use self::{epochs::Epochs, folders::Folders, writer::FileWriter};
+use crate::{Error, Metrics};
+
+/// Name of the lock in the root.
+const LOCK: &str = "blob-store.lock";
+/// Opening for reading.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+
+/// A store in a folder.
+#[derive(Clone, Debug)]
+pub struct Filesystem(Arc<Store>);
+
+#[derive(Debug)]
+struct Store {
+    store_id: String,
+    root: OwnedFd,
+    /// Held as long as the store lives.
+    _lock: File,
+    folders: Folders,
+    epochs: Epochs,
+    metrics: Metrics,
+}
+
+/// The file of an object, relative to the root.
+fn path_of(key: &ObjectKey) -> String {
+    format!("{}/{}", folders::folder_of(key), key.object())
+}
+
+impl Filesystem {
+    /// Opens the store `store_id` in the folder `root`, which is made if need be, and locks it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while another process, or another store of this one, holds the folder.
+    pub async fn open(
+        root: impl Into<PathBuf>,
+        store_id: impl Into<String>,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let (root, store_id) = (root.into(), store_id.into());
+        tokio::task::spawn_blocking(move || {
+            let failed = |source| Error::Root { root: root.clone(), source };
+            make_root(&root).map_err(failed)?;
+            let lock = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(root.join(LOCK))
+                .map_err(failed)?;
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(Error::InUse(root.clone())),
+                Err(error) => return Err(failed(error.into())),
+            }
+            let folder = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            let handle =
+                rustix::fs::open(&root, folder, Mode::empty()).map_err(|error| failed(error.into()))?;
+            rustix::fs::fsync(&handle).map_err(|error| failed(error.into()))?;
+            let epochs = Epochs::new(epochs::can_be_kept_on(&lock));
+            let folders = Folders::default();
+            Ok(Self(Arc::new(Store { store_id, root: handle, _lock: lock, folders, epochs, metrics })))
+        })
+        .await
+        .map_err(|error| Error::Root { root: PathBuf::new(), source: io::Error::other(error) })?
+    }
+
+    /// Runs `call` where it may block, and counts its error.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Arc<Store>) -> Result<T, BlobsError> + Send + 'static,
+    ) -> Result<T, BlobsError> {
+        let store = Arc::clone(&self.0);
+        let outcome = tokio::task::spawn_blocking(move || call(&store)).await;
+        let outcome =
+            outcome.unwrap_or_else(|error| Err(BlobsError::io("run a task", io::Error::other(error))));
+        outcome.inspect_err(|error| self.0.metrics.count(error))
+    }
+}
+
+/// Makes the root and makes its own entry durable.
+fn make_root(root: &Path) -> io::Result<()> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+    match root.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+impl Store {
+    fn check_store(&self, store_id: &str) -> Result<(), BlobsError> {
+        if store_id == self.store_id {
+            Ok(())
+        } else {
+            Err(BlobsError::Unavailable(format!("store {store_id:?} is not configured here")))
+        }
+    }
+
+    fn open_file(&self, key: &ObjectKey) -> Result<File, BlobsError> {
+        rustix::fs::openat(&self.root, path_of(key), READ, Mode::empty())
+            .map(File::from)
+            .map_err(|error| BlobsError::io("open an object", error.into()))
+    }
+
+    /// Opens without waiting for the device: `None` when that isn't certain to be possible.
+    fn open_cached(&self, key: &ObjectKey) -> Option<File> {
+        let resolve = ResolveFlags::CACHED | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        rustix::fs::openat2(&self.root, path_of(key), READ, Mode::empty(), resolve).ok().map(File::from)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), BlobsError> {
+        let failed = |operation| move |error: Errno| BlobsError::io(operation, error.into());
+        if let Some(writer) = self.epochs.bury(key) {
+            writer.close();
+        }
+        match rustix::fs::unlinkat(&self.root, path_of(key), AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(failed("delete an object")(error)),
+        }
+        // Its row is gone after this call: were the entry to come back after a power loss, nothing would find it.
+        self.folders.sync(&self.root, &folders::folder_of(key)).map_err(failed("sync a folder"))?;
+        self.metrics.deletes.inc();
+        Ok(())
+    }
+}
+
+/// The part of the object to read: exactly `range`, or all of it.
+fn resolve(object: &ObjectRef, range: Option<ByteRange>) -> Result<ByteRange, BlobsError> {
+    if object.format != 0 {
+        return Err(BlobsError::Invalid("an object's format that this store does not know"));
+    }
+    let range = range.unwrap_or(ByteRange { offset: 0, length: object.size });
+    match range.offset.checked_add(range.length) {
+        Some(end) if end <= object.size => Ok(range),
+        _ => Err(BlobsError::Invalid("a range outside the object")),
+    }
+}
+
+fn check_length(file: &File, expected: u64) -> Result<(), BlobsError> {
+    let found = file.metadata().map_err(|error| BlobsError::io("look at an object", error))?.len();
+    if found < expected { Err(BlobsError::Short { expected, found }) } else { Ok(()) }
+}
+
+#[async_trait]
+impl Blobs for Filesystem {
+    async fn write(&self, open: WriteOpen) -> Result<Box<dyn BlobWriter>, BlobsError> {
+        self.0.check_store(&open.store_id)?;
+        let hasher = match (&open.hash_state, open.offset) {
+            (None, 0) => Hasher::new(open.algorithm),
+            (Some(state), _) => Hasher::restore(state)
+                .filter(|hasher| hasher.algorithm() == open.algorithm)
+                .ok_or(BlobsError::Invalid("a hash state that is none of this algorithm"))?,
+            (None, _) => return Err(BlobsError::Invalid("no hash state for an object with bytes")),
+        };
+        let offset = open.offset;
+        let opened = self.blocking(move |store| store.take_over(&open)).await?;
+        Ok(Box::new(FileWriter::new(self.clone(), opened, offset, hasher)))
+    }
+
+    async fn rehash(
+        &self,
+        store_id: &str,
+        key: &ObjectKey,
+        size: u64,
+        algorithm: Algorithm,
+    ) -> Result<Digest, BlobsError> {
+        self.0.check_store(store_id)?;
+        let key = key.clone();
+        self.blocking(move |store| {
+            let mut file = store.open_file(&key)?;
+            check_length(&file, size)?;
+            file.rewind().map_err(|error| BlobsError::io("read an object", error))?;
+            let (mut hasher, mut buffer, mut done) = (Hasher::new(algorithm), vec![0; STEP_BYTES], 0);
+            while done < size {
+                let step = usize::try_from(size - done).map_or(STEP_BYTES, |left| left.min(STEP_BYTES));
+                let read = file
+                    .read(&mut buffer[..step])
+                    .map_err(|error| BlobsError::io("read an object", error))?;
+                if read == 0 {
+                    return Err(BlobsError::Short { expected: size, found: done });
+                }
+                hasher.update(&buffer[..read]);
+                done += read as u64;
+            }
+            Ok(hasher.finish())
+        })
+        .await
+    }
+
+    async fn open(&self, object: &ObjectRef, range: Option<ByteRange>) -> Result<BlobReader, BlobsError> {
+        self.0.check_store(&object.store_id)?;
+        let ByteRange { offset, length } = resolve(object, range)?;
+        let size = object.size;
+        let file = match self.0.open_cached(&object.key) {
+            Some(file) => {
+                check_length(&file, size).inspect_err(|error| self.0.metrics.count(error))?;
+                file
+            }
+            None => {
+                let key = object.key.clone();
+                self.blocking(move |store| {
+                    let file = store.open_file(&key)?;
+                    check_length(&file, size)?;
+                    Ok(file)
+                })
+                .await?
+            }
+        };
+        self.0.metrics.read.inc_by(length);
+        Ok(BlobReader::File { file, offset, length })
+    }
+
+    async fn delete(&self, store_id: &str, key: &ObjectKey) -> Result<(), BlobsError> {
+        self.0.check_store(store_id)?;
+        let key = key.clone();
+        self.blocking(move |store| store.delete(&key)).await
+    }
+}

@@ -1,0 +1,163 @@
+//! What only the filesystem driver promises.
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use berth_blob_store::{Error, Filesystem, Metrics};
+use berth_blobs::{Blobs, BlobsError, ObjectKey, ObjectRef, WriteOpen, suite::bytes_of};
+use berth_oci::{Algorithm, Digest};
+use ulid::Ulid;
+
+fn key(number: u128) -> ObjectKey {
+    ObjectKey::new(Ulid::from_parts(1, 1).to_string().parse().unwrap(), Ulid::from_parts(2, number))
+}
+
+fn fresh(key: &ObjectKey, epoch: i64) -> WriteOpen {
+    WriteOpen {
+        store_id: "default".to_owned(),
+        key: key.clone(),
+        epoch,
+        offset: 0,
+        hash_state: None,
+        algorithm: Algorithm::Sha256,
+    }
+}
+
+async fn open(root: &Path) -> Result<Filesystem, Error> {
+    Filesystem::open(root, "default", Metrics::default()).await
+}
+
+#[tokio::test]
+async fn a_root_has_one_store_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a/b");
+    let first = open(&root).await.unwrap();
+    let refused = open(&root).await.unwrap_err();
+    assert!(matches!(refused, Error::InUse(_)));
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+    drop(first);
+    open(&root).await.unwrap();
+}
+
+#[tokio::test]
+async fn objects_lie_where_the_layout_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await.unwrap();
+    let key = key(0x1234);
+    let mut writer = store.write(fresh(&key, 1)).await.unwrap();
+    writer.write(bytes_of(1, 10)).await.unwrap();
+    writer.sync().await.unwrap();
+    let object = key.object();
+    let path = folder.path().join("i").join(key.instance()).join(&object[24..]).join(object);
+    assert_eq!(std::fs::read(path).unwrap(), bytes_of(1, 10));
+}
+
+#[tokio::test]
+async fn an_object_of_another_store_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await.unwrap();
+    let other = WriteOpen { store_id: "elsewhere".to_owned(), ..fresh(&key(1), 1) };
+    assert!(matches!(store.write(other).await, Err(BlobsError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_call_held_up_across_a_restart_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let probe = std::fs::File::create(folder.path().join("probe")).unwrap();
+    if rustix::fs::fsetxattr(&probe, "user.probe", b"1", rustix::fs::XattrFlags::empty()).is_err() {
+        // Said in the log at start; nothing to hold it to.
+        return;
+    }
+    let store = open(folder.path()).await.unwrap();
+    let mut writer = store.write(fresh(&key(1), 7)).await.unwrap();
+    writer.write(bytes_of(1, 1000)).await.unwrap();
+    let written = writer.sync().await.unwrap();
+    drop((writer, store));
+    let store = open(folder.path()).await.unwrap();
+    assert!(matches!(store.write(fresh(&key(1), 6)).await, Err(BlobsError::Stale)));
+    let resumed =
+        WriteOpen { offset: written.offset, hash_state: Some(written.hash_state), ..fresh(&key(1), 8) };
+    let mut writer = store.write(resumed).await.unwrap();
+    assert_eq!(writer.sync().await.unwrap().digest, Digest::of(Algorithm::Sha256, &bytes_of(1, 1000)));
+}
+
+/// Run by `a_full_disk_keeps_what_was_synced` with a limit of 3 MiB on every file, which the kernel treats as a disk
+/// does that has no more room.
+#[tokio::test]
+#[ignore = "run by another test with a limit on files"]
+async fn child_with_little_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await.unwrap();
+    let key = key(1);
+    let mut writer = store.write(fresh(&key, 1)).await.unwrap();
+    writer.write(bytes_of(1, 2_000_000)).await.unwrap();
+    let durable = writer.sync().await.unwrap();
+    let mut refused = None;
+    for seed in 0..20 {
+        if let Err(error) = writer.write(bytes_of(seed, 500_000)).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(BlobsError::Full)), "{refused:?}");
+    assert!(writer.sync().await.is_err(), "a writer that failed is of no more use");
+    let object = key.object();
+    let path = folder.path().join("i").join(key.instance()).join(&object[24..]).join(object);
+    assert_eq!(std::fs::metadata(path).unwrap().len(), 2_000_000, "the room is given back");
+    let resumed =
+        WriteOpen { offset: durable.offset, hash_state: Some(durable.hash_state), ..fresh(&key, 2) };
+    let mut writer = store.write(resumed).await.unwrap();
+    writer.write(bytes_of(2, 1000)).await.unwrap();
+    assert_eq!(writer.sync().await.unwrap().offset, 2_001_000);
+}
+
+#[test]
+fn t03_a_full_disk_keeps_what_was_synced() {
+    let script = r#"trap "" XFSZ; ulimit -f 3072; exec "$0" --exact child_with_little_room --ignored"#;
+    let test = std::env::current_exe().unwrap();
+    let run = Command::new("bash").arg("-c").arg(script).arg(test).output().unwrap();
+    let output = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && output.contains("1 passed"), "{output}");
+}
+
+/// The budget of a write is its hash; a number for a person, and a generous bound against a lost batch or pipeline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: run it alone, in a release build"]
+async fn writing_keeps_up_with_hashing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await.unwrap();
+    let bytes = bytes_of(1, 100 << 20);
+    let started = Instant::now();
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    let hashing = started.elapsed();
+    let mut best = (Duration::MAX, Duration::MAX);
+    for round in 0..8 {
+        let key = key(round);
+        let started = Instant::now();
+        let mut writer = store.write(fresh(&key, 1)).await.unwrap();
+        for start in (0..bytes.len()).step_by(64 << 10) {
+            writer.write(bytes.slice(start..start + (64 << 10))).await.unwrap();
+        }
+        let writing = started.elapsed();
+        assert_eq!(writer.sync().await.unwrap().digest, digest);
+        best = best.min((writing, started.elapsed()));
+        let object = ObjectRef { store_id: "default".to_owned(), key, size: 100 << 20, format: 0 };
+        let started = Instant::now();
+        store.open(&object, None).await.unwrap().into_bytes(u64::MAX).await.unwrap();
+        println!("read {:?}", started.elapsed());
+    }
+    println!("hash {hashing:?}, write {:?}, write and sync {:?}", best.0, best.1);
+    let small = bytes_of(2, 2000);
+    let started = Instant::now();
+    for round in 0..500 {
+        let mut writer = store.write(fresh(&key(1000 + round), 1)).await.unwrap();
+        writer.write(small.clone()).await.unwrap();
+        writer.sync().await.unwrap();
+    }
+    println!("a small object {:?}", started.elapsed() / 500);
+    assert!(best.0 < hashing * 3, "a write takes {:?}, its hash {hashing:?}", best.0);
+}
