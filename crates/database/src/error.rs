@@ -77,7 +77,9 @@ impl DatabaseError {
         let constraint = match cause.kind() {
             sqlx::error::ErrorKind::UniqueViolation => Constraint::Unique,
             sqlx::error::ErrorKind::ForeignKeyViolation => Constraint::ForeignKey,
-            sqlx::error::ErrorKind::NotNullViolation | sqlx::error::ErrorKind::CheckViolation => Constraint::Check,
+            sqlx::error::ErrorKind::NotNullViolation | sqlx::error::ErrorKind::CheckViolation => {
+                Constraint::Check
+            }
             _ => return None,
         };
         let name = cause.constraint().map(str::to_owned);
@@ -150,11 +152,15 @@ impl From<DatabaseError> for Problem {
             DatabaseError::Unavailable(_) | DatabaseError::Again(_) | DatabaseError::Locked(_) => {
                 Self::new(ErrorCode::Unavailable, "the database does not answer; try again")
             }
-            DatabaseError::Full(_) => {
-                Self::new(ErrorCode::StorageFull, "the disk of the database is full; free some room, then try again")
-            }
+            DatabaseError::Full(_) => Self::new(
+                ErrorCode::StorageFull,
+                "the disk of the database is full; free some room, then try again",
+            ),
             DatabaseError::Conflict { .. } | DatabaseError::Panicked(_) | DatabaseError::Driver(_) => {
-                Self::new(ErrorCode::Internal, "internal error; the server's log has the cause under the request id")
+                Self::new(
+                    ErrorCode::Internal,
+                    "internal error; the server's log has the cause under the request id",
+                )
             }
         }
     }

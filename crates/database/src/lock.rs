@@ -40,8 +40,13 @@ impl DataLock {
         let wrong = |source| LockError::Folder { folder: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(wrong)?;
         let path = folder.join("berth.lock");
-        let file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(wrong)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(wrong)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse(folder.to_owned())),

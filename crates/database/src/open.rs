@@ -102,7 +102,11 @@ impl Database {
     }
 
     /// Reads the first row of one statement, without a transaction and without a lock.
-    pub async fn read_optional(&self, statement: &Statement, args: Vec<Arg>) -> Result<Option<Row>, DatabaseError> {
+    pub async fn read_optional(
+        &self,
+        statement: &Statement,
+        args: Vec<Arg>,
+    ) -> Result<Option<Row>, DatabaseError> {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.read_optional(statement, args).await,
             Backend::Postgres(postgres) => postgres.read_optional(statement, args).await,
@@ -148,6 +152,9 @@ impl Database {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("engine", &self.engine()).field("kept", &self.keep.is_some()).finish()
+        f.debug_struct("Database")
+            .field("engine", &self.engine())
+            .field("kept", &self.keep.is_some())
+            .finish()
     }
 }

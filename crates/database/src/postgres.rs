@@ -54,6 +54,10 @@ impl PostgresOptions {
         Ok(options.application_name("berth"))
     }
 
+    fn quoted_schema(&self) -> String {
+        format!("\"{}\"", self.schema.replace('"', "\"\""))
+    }
+
     fn pooled(&self) -> Result<PgConnectOptions, DatabaseError> {
         let options = self.connect(&self.url)?;
         if self.pooler {
@@ -61,10 +65,9 @@ impl PostgresOptions {
         }
         let limit = self.statement_timeout.as_millis().to_string();
         Ok(options.statement_cache_capacity(256).options([
-            ("search_path", self.schema.as_str()),
+            ("search_path", self.quoted_schema().as_str()),
             ("statement_timeout", &limit),
             ("idle_in_transaction_session_timeout", &limit),
-            ("default_transaction_isolation", "read\\ committed"),
         ]))
     }
 }
@@ -124,9 +127,11 @@ impl Postgres {
 
     async fn begin(&self) -> Result<Transaction, DatabaseError> {
         let mut transaction = self.pool.begin().await?;
-        let query = sqlx::query("SELECT (extract(epoch FROM now()) * 1000000)::bigint").persistent(self.persistent);
+        let query =
+            sqlx::query("SELECT (extract(epoch FROM now()) * 1000000)::bigint").persistent(self.persistent);
         let now = Timestamp(query.fetch_one(&mut *transaction).await?.try_get(0)?);
-        let connection = Connection::Postgres { transaction: Box::new(transaction), persistent: self.persistent };
+        let connection =
+            Connection::Postgres { transaction: Box::new(transaction), persistent: self.persistent };
         Ok(Transaction { connection, now, broken: None })
     }
 
@@ -140,7 +145,11 @@ impl Postgres {
         Ok(row.map(|row| Row(value::Inner::Postgres(row))))
     }
 
-    pub(crate) async fn read_all(&self, statement: &Statement, args: Vec<Arg>) -> Result<Vec<Row>, DatabaseError> {
+    pub(crate) async fn read_all(
+        &self,
+        statement: &Statement,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Row>, DatabaseError> {
         let query = sqlx::query_with(statement.postgres, value::postgres_arguments(args)?);
         let rows = query.persistent(self.persistent).fetch_all(&self.pool).await?;
         Ok(rows.into_iter().map(|row| Row(value::Inner::Postgres(row))).collect())
@@ -161,12 +170,11 @@ impl Postgres {
 /// Runs the migrations on a direct connection of its own, under the migrator's lock.
 async fn migrate(options: &PostgresOptions, migrator: &sqlx::migrate::Migrator) -> Result<(), DatabaseError> {
     let direct = options.connect(options.direct_url.as_ref().unwrap_or(&options.url))?;
-    let direct = direct.options([("search_path", options.schema.as_str())]);
+    let direct = direct.options([("search_path", options.quoted_schema())]);
     let mut connection = PgConnection::connect_with(&direct).await?;
     sqlx::query("SELECT pg_advisory_lock(hashtext('berth schema'))").execute(&mut connection).await?;
-    let quoted = options.schema.replace('"', "\"\"");
     // The name is the operator's own setting and is quoted.
-    let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS \"{quoted}\""));
+    let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS {}", options.quoted_schema()));
     let exists = sqlx::query("SELECT 1 FROM pg_namespace WHERE nspname = $1")
         .bind(&options.schema)
         .fetch_optional(&mut connection)

@@ -149,7 +149,11 @@ impl Sqlite {
         Ok(row.map(|row| Row(value::Inner::Sqlite(row))))
     }
 
-    pub(crate) async fn read_all(&self, statement: &Statement, args: Vec<Arg>) -> Result<Vec<Row>, DatabaseError> {
+    pub(crate) async fn read_all(
+        &self,
+        statement: &Statement,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Row>, DatabaseError> {
         let mut reader = self.reader().await?;
         let query = sqlx::query_with(statement.sqlite, value::sqlite_arguments(args)?);
         let rows = query.fetch_all(reader.connection()?).await?;

@@ -34,7 +34,7 @@ macro_rules! statements {
     };
     (@munch [$($done:ident)*]) => {
         /// Every statement of this module, by name.
-        pub const ALL: &[(&str, &$crate::Statement)] = &[$((stringify!($done), &$done)),*];
+        pub(crate) const ALL: &[(&str, &$crate::Statement)] = &[$((stringify!($done), &$done)),*];
     };
     (@munch [$($done:ident)*]
         $(#[$meta:meta])* $vis:vis $name:ident = $sql:literal ; $($rest:tt)*) => {

@@ -1,1 +1,296 @@
+//! What both engines promise to a unit of work.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use berth_service::{ManualClock, Timestamp};
+use futures::future::join_all;
+
+use crate::{
+    BytesList, Constraint, DataLock, Database, DatabaseError, Engine, LockError, Migrations, TextList, args,
+    statements,
+};
+
+static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("tests-migrations/sqlite");
+static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("tests-migrations/postgres");
+
+statements! {
+    INSERT = "INSERT INTO things (name, count, bytes, flag) VALUES ($1, $2, $3, $4)";
+    PART = "INSERT INTO parts (thing) VALUES ($1)";
+    COUNT = "SELECT count FROM things WHERE name = $1";
+    LOCK = "SELECT count FROM things WHERE name = $1" for update;
+    NAMES = "SELECT name, bytes, flag FROM things ORDER BY name";
+    SET = "UPDATE things SET count = $2 WHERE name = $1";
+    BY_NAMES = sqlite "SELECT name FROM things WHERE name IN (SELECT value FROM json_each($1)) ORDER BY name"
+        postgres "SELECT name FROM things WHERE name = ANY($1) ORDER BY name";
+    BY_BYTES = sqlite "SELECT name FROM things WHERE bytes IN (SELECT unhex(value) FROM json_each($1)) ORDER BY name"
+        postgres "SELECT name FROM things WHERE bytes = ANY($1) ORDER BY name";
+}
+
+async fn database(engine: Engine) -> Option<Database> {
+    let clock = ManualClock::at(Timestamp(1_000_000));
+    let migrations = Migrations { sqlite: &SQLITE, postgres: &POSTGRES };
+    Database::for_tests(engine, migrations, clock).await.unwrap()
+}
+
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() {
+                super::$name(super::database(super::Engine::Sqlite).await.unwrap()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() {
+                if let Some(database) = super::database(super::Engine::Postgres).await {
+                    super::$name(database).await;
+                }
+            })*
+        }
+    };
+}
+
+on_both!(
+    values_come_back_as_they_went_in,
+    a_failing_unit_leaves_its_neighbours_alone,
+    a_panicking_unit_takes_nobody_along,
+    a_constraint_is_named_by_kind,
+    a_sequence_grows,
+    a_counter_under_contention_is_exact,
+    every_statement_is_prepared,
+);
+
+async fn insert(database: &Database, name: &str) -> Result<(), DatabaseError> {
+    let name = name.to_owned();
+    database
+        .write("insert", move |tx| {
+            let name = name.clone();
+            Box::pin(async move {
+                tx.execute(&INSERT, args![name, 0, Some(vec![0u8, 255]), true]).await?;
+                Ok(())
+            })
+        })
+        .await
+}
+
+async fn values_come_back_as_they_went_in(database: Database) {
+    insert(&database, "b").await.unwrap();
+    insert(&database, "a").await.unwrap();
+    let rows = database.read_all(&NAMES, args![]).await.unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].get::<String>(0).unwrap(), "a");
+    assert_eq!(rows[0].get::<Option<Vec<u8>>>(1).unwrap(), Some(vec![0, 255]));
+    assert!(rows[0].get::<bool>(2).unwrap());
+    let names = TextList(vec!["a".to_owned(), "zz".to_owned()]);
+    assert_eq!(database.read_all(&BY_NAMES, args![names]).await.unwrap().len(), 1);
+    let bytes = BytesList(vec![vec![0, 255], vec![1]]);
+    assert_eq!(database.read_all(&BY_BYTES, args![bytes]).await.unwrap().len(), 2);
+    let now =
+        database.write("now", |tx| Box::pin(async move { Ok::<_, DatabaseError>(tx.now()) })).await.unwrap();
+    assert_eq!(now == Timestamp(1_000_000), database.engine() == Engine::Sqlite);
+}
+
+async fn a_failing_unit_leaves_its_neighbours_alone(database: Database) {
+    insert(&database, "taken").await.unwrap();
+    let outcomes = join_all((0..40).map(|number| {
+        let database = database.clone();
+        async move {
+            insert(&database, &if number % 4 == 0 { "taken".to_owned() } else { format!("n{number:02}") })
+                .await
+        }
+    }))
+    .await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 30);
+    assert_eq!(database.read_all(&NAMES, args![]).await.unwrap().len(), 31);
+}
+
+async fn a_panicking_unit_takes_nobody_along(database: Database) {
+    let units = (0..12).map(|number| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            database
+                .write("panics", move |tx| {
+                    Box::pin(async move {
+                        tx.execute(&INSERT, args![format!("n{number}"), 0, None::<Vec<u8>>, false]).await?;
+                        assert!(number % 3 != 0, "on purpose");
+                        Ok::<_, DatabaseError>(())
+                    })
+                })
+                .await
+        })
+    });
+    let outcomes = join_all(units).await;
+    let stored = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Ok(())))).count();
+    assert_eq!(stored, 8);
+    assert_eq!(database.read_all(&NAMES, args![]).await.unwrap().len(), 8);
+    insert(&database, "after").await.unwrap();
+}
+
+async fn a_constraint_is_named_by_kind(database: Database) {
+    insert(&database, "a").await.unwrap();
+    let twice = insert(&database, "a").await;
+    assert!(matches!(twice, Err(DatabaseError::Conflict { constraint: Constraint::Unique, .. })));
+    let foreign: Result<(), DatabaseError> = database
+        .write("part", |tx| {
+            Box::pin(async move {
+                tx.execute(&PART, args!["absent"]).await?;
+                Ok(())
+            })
+        })
+        .await;
+    assert!(matches!(foreign, Err(DatabaseError::Conflict { constraint: Constraint::ForeignKey, .. })));
+    let check: Result<(), DatabaseError> = database
+        .write("check", |tx| {
+            Box::pin(async move {
+                tx.execute(&SET, args!["a", -1]).await?;
+                Ok(())
+            })
+        })
+        .await;
+    assert!(matches!(check, Err(DatabaseError::Conflict { constraint: Constraint::Check, .. })));
+}
+
+async fn a_sequence_grows(database: Database) {
+    let mut last = 0;
+    for _ in 0..3 {
+        let next =
+            database.write("next", |tx| Box::pin(async move { tx.sequence("event").await })).await.unwrap();
+        assert!(next > last);
+        last = next;
+    }
+}
+
+async fn a_counter_under_contention_is_exact(database: Database) {
+    insert(&database, "counter").await.unwrap();
+    let units = (0..32).map(|_| {
+        database.write("count", |tx| {
+            Box::pin(async move {
+                let count: i64 = tx.one(&LOCK, args!["counter"]).await?.get(0)?;
+                tx.execute(&SET, args!["counter", count + 1]).await?;
+                Ok::<_, DatabaseError>(())
+            })
+        })
+    });
+    for outcome in join_all(units).await {
+        outcome.unwrap();
+    }
+    let row = database.read_optional(&COUNT, args!["counter"]).await.unwrap().unwrap();
+    assert_eq!(row.get::<i64>(0).unwrap(), 32);
+}
+
+async fn every_statement_is_prepared(database: Database) {
+    database.prepare_all(ALL).await.unwrap();
+    let wrong = crate::Statement { sqlite: "SELECT nothing", postgres: "SELECT nothing" };
+    assert!(database.prepare_all(&[("WRONG", &wrong)]).await.unwrap_err().starts_with("WRONG: "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_on_postgresql_runs_again() {
+    let Some(database) = database(Engine::Postgres).await else { return };
+    insert(&database, "a").await.unwrap();
+    insert(&database, "b").await.unwrap();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let unit = |first: &'static str, second: &'static str| {
+        let (database, runs) = (database.clone(), Arc::clone(&runs));
+        async move {
+            database
+                .write("crossed", move |tx| {
+                    runs.fetch_add(1, Ordering::SeqCst);
+                    Box::pin(async move {
+                        tx.execute(&SET, args![first, 1]).await?;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        tx.execute(&SET, args![second, 1]).await?;
+                        Ok::<_, DatabaseError>(())
+                    })
+                })
+                .await
+        }
+    };
+    let (one, two) = tokio::join!(unit("a", "b"), unit("b", "a"));
+    one.unwrap();
+    two.unwrap();
+    assert!(runs.load(Ordering::SeqCst) > 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swallowed_error_on_postgresql_is_not_a_commit() {
+    let Some(database) = database(Engine::Postgres).await else { return };
+    insert(&database, "a").await.unwrap();
+    let outcome: Result<(), DatabaseError> = database
+        .write("swallows", |tx| {
+            Box::pin(async move {
+                let _ = tx.execute(&INSERT, args!["a", 0, None::<Vec<u8>>, false]).await;
+                Ok(())
+            })
+        })
+        .await;
+    assert!(outcome.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_leaves_does_not_stop_its_unit_on_sqlite() {
+    let database = database(Engine::Sqlite).await.unwrap();
+    for number in 0..20 {
+        let name = format!("left{number:02}");
+        let write = insert(&database, &name);
+        let _ = tokio::time::timeout(Duration::from_nanos(1), write).await;
+    }
+    insert(&database, "last").await.unwrap();
+    assert_eq!(database.read_all(&NAMES, args![]).await.unwrap().len(), 21);
+}
+
+/// SQLite reports a full disk when the file reaches its page limit.
+const SMALL: crate::Statement = crate::Statement { sqlite: "PRAGMA max_page_count = 1", postgres: "" };
+const LARGE: crate::Statement =
+    crate::Statement { sqlite: "PRAGMA max_page_count = 4294967294", postgres: "" };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_the_batch_and_the_writer_goes_on() {
+    let database = database(Engine::Sqlite).await.unwrap();
+    insert(&database, "before").await.unwrap();
+    let set_limit = |statement: crate::Statement| {
+        let database = database.clone();
+        async move {
+            database
+                .write("limit", move |tx| {
+                    Box::pin(async move {
+                        tx.all(&statement, args![]).await?;
+                        Ok::<_, DatabaseError>(())
+                    })
+                })
+                .await
+                .unwrap();
+        }
+    };
+    set_limit(SMALL).await;
+    let outcomes = join_all((0..8).map(|number| {
+        database.write("big", move |tx| {
+            Box::pin(async move {
+                let bytes = vec![7u8; 1 << 20];
+                tx.execute(&INSERT, args![format!("big{number}"), 0, bytes, false]).await?;
+                Ok::<_, DatabaseError>(())
+            })
+        })
+    }))
+    .await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(DatabaseError::Full(_)))), "{outcomes:?}");
+    set_limit(LARGE).await;
+    insert(&database, "after").await.unwrap();
+    assert_eq!(database.read_all(&NAMES, args![]).await.unwrap().len(), 2);
+}
+
+#[test]
+fn a_second_process_is_refused_in_plain_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = DataLock::acquire(folder.path()).unwrap();
+    let refused = DataLock::acquire(folder.path()).unwrap_err();
+    assert!(matches!(refused, LockError::InUse(_)));
+    assert!(refused.to_string().contains(&folder.path().display().to_string()));
+    drop(held);
+    DataLock::acquire(folder.path()).unwrap();
+}
