@@ -1,1 +1,96 @@
-//! Placeholder.
+//! The gateway: the OCI distribution API and the token endpoint, for docker and its kin.
+//!
+//! It holds no truth. What exists and who may see it is asked of metadata and instance-manager at every request; what
+//! it caches is bytes by digest. Order of every request: parse the path, find the instance, verify the token, ask,
+//! compare, act.
+
+mod answer;
+mod authorise;
+mod blob;
+mod body;
+mod cache;
+mod failure;
+mod list;
+mod manifest;
+mod metrics;
+mod names;
+mod query;
+mod serve;
+mod settings;
+mod token;
+mod upload;
+
+use std::{sync::Arc, time::Duration};
+
+use berth_blobs::Blobs;
+use berth_proto::{
+    MAX_MESSAGE_BYTES, instance_manager::instance_manager_client::InstanceManagerClient,
+    metadata::metadata_client::MetadataClient,
+};
+use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
+
+pub use serve::Gateway;
+
+/// Settings of the gateway role.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Memory for manifest bytes, in bytes.
+    pub manifest_cache_bytes: u64,
+    /// Seconds without a byte from an uploading client until its request is cut. The upload can be resumed.
+    pub upload_idle_seconds: u64,
+    /// The URL under which clients reach the token endpoint, such as `https://registry.example.com`. Empty: the scheme
+    /// and host that each request came with.
+    pub external_url: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { manifest_cache_bytes: 64 << 20, upload_idle_seconds: 60, external_url: String::new() }
+    }
+}
+
+/// What the gateway stands on.
+#[derive(Debug)]
+pub struct Deps<'a> {
+    /// To metadata.
+    pub metadata: Channel,
+    /// To instance-manager.
+    pub instance_manager: Channel,
+    /// The bytes of blobs.
+    pub blobs: Arc<dyn Blobs>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Ids of requests.
+    pub ids: Ids,
+    /// Requests' work that outlives their connection.
+    pub tasks: Tasks,
+    /// The follower of settings.
+    pub background: Tasks,
+    /// Metrics.
+    pub registry: &'a mut Registry,
+}
+
+/// Builds the gateway and starts following the settings of instance-manager.
+pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
+    let metadata = MetadataClient::new(deps.metadata)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let instance_manager = InstanceManagerClient::new(deps.instance_manager)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let settings = settings::follow(instance_manager.clone(), Arc::clone(&deps.clock), &deps.background);
+    Gateway::new(serve::Parts {
+        metadata,
+        instance_manager,
+        blobs: deps.blobs,
+        settings,
+        manifests: cache::Manifests::new(config.manifest_cache_bytes),
+        clock: deps.clock,
+        ids: deps.ids,
+        tasks: deps.tasks,
+        metrics: metrics::Metrics::register(deps.registry),
+        upload_idle: Duration::from_secs(config.upload_idle_seconds.max(1)),
+        external_url: config.external_url.trim_end_matches('/').to_owned(),
+    })
+}

@@ -1,0 +1,37 @@
+//! Building responses.
+
+use axum::body::Body;
+use http::{HeaderValue, Response, StatusCode, header};
+
+/// A response without a body.
+pub(crate) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+}
+
+/// A JSON response.
+pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    with_body(status, HeaderValue::from_static("application/json"), value.to_string())
+}
+
+/// A response with a whole body.
+pub(crate) fn with_body(
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: impl Into<bytes::Bytes>,
+) -> Response<Body> {
+    let body = body.into();
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    response
+}
+
+/// A header value from text that Berth made; control characters can't be in it.
+pub(crate) fn value(text: impl AsRef<str>) -> HeaderValue {
+    HeaderValue::from_str(text.as_ref()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

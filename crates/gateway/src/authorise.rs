@@ -1,0 +1,172 @@
+//! From a token to a right: every request is authorised here, once, before it acts.
+
+use std::sync::Arc;
+
+use berth_access::{AccessEntry, AccessToken, Basis, Bound};
+use berth_model::{Action, Scope};
+use berth_oci::{ErrorCode, Problem};
+use berth_proto::metadata::{Access, ResolveResponse, access};
+use http::{HeaderMap, header::AUTHORIZATION};
+
+use crate::{
+    failure::{Failure, Result},
+    names::Name,
+    serve::Request,
+};
+
+/// A verified token that opens one path for one action.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    token: Arc<AccessToken>,
+    entry: AccessEntry,
+    name: Name,
+    action: Action,
+}
+
+impl Grant {
+    /// What a write hands to metadata, which compares it inside its transaction.
+    pub(crate) fn access(&self) -> Access {
+        let bound_to = match self.entry.bound {
+            Bound::Repository(id) => access::BoundTo::RepositoryId(id.to_string()),
+            Bound::Namespace(id) => access::BoundTo::NamespaceId(id.to_string()),
+            Bound::Instance(id) => access::BoundTo::BoundInstanceId(id.to_string()),
+        };
+        Access {
+            instance_id: self.token.instance.to_string(),
+            path: self.name.path.to_string(),
+            bound_to: Some(bound_to),
+            principal: self.token.principal.clone(),
+        }
+    }
+
+    /// Who acts.
+    pub(crate) fn principal(&self) -> &str {
+        &self.token.principal
+    }
+
+    /// Whether the same token also allows `action` here.
+    pub(crate) fn also(&self, action: Action) -> bool {
+        self.entry.actions.contains(&action)
+    }
+
+    /// Compares a read's answer with what the token was issued for: 401 when the path leads elsewhere by now, 404 when
+    /// there is no such repository.
+    pub(crate) fn check(&self, request: &Request, resolved: &ResolveResponse) -> Result<()> {
+        let same = match self.entry.bound {
+            Bound::Repository(id) => resolved.repository_id == id.to_string(),
+            Bound::Namespace(id) => resolved.namespace_id == id.to_string(),
+            Bound::Instance(id) => self.token.instance == id,
+        };
+        let open = self.entry.basis != Basis::Public || resolved.public;
+        if !same || !open {
+            return Err(self.stale(request));
+        }
+        if resolved.repository_id.is_empty() {
+            let message = format!("repository {} does not exist", self.name.asked);
+            return Err(Failure::new(ErrorCode::NameUnknown, message));
+        }
+        Ok(())
+    }
+
+    /// 401 with a challenge for the same right again.
+    fn stale(&self, request: &Request) -> Box<Failure> {
+        let problem = Problem::new(
+            ErrorCode::Unauthorized,
+            "the token does not fit this repository any more; log in again",
+        );
+        Failure::challenge(
+            problem,
+            &challenge(request, Some((&self.name, &[self.action])), Some("invalid_token")),
+        )
+    }
+
+    /// A refusal by metadata: when it says that the token is stale, the client gets a challenge.
+    pub(crate) fn refused(&self, request: &Request, status: tonic::Status) -> Box<Failure> {
+        let failure: Box<Failure> = status.into();
+        if failure.problem.code == ErrorCode::Unauthorized { self.stale(request) } else { failure }
+    }
+}
+
+/// The challenge of a 401 (RFC 6750, and distribution's token documentation).
+fn challenge(request: &Request, wanted: Option<(&Name, &[Action])>, error: Option<&str>) -> String {
+    let mut text =
+        format!("Bearer realm=\"{}/token\",service=\"{}\"", request.base_url, request.instance.name);
+    if let Some((name, actions)) = wanted {
+        let scope =
+            Scope::Repository { name: name.asked.clone(), actions: actions.iter().copied().collect() };
+        text.push_str(&format!(",scope=\"{scope}\""));
+    }
+    if let Some(error) = error {
+        text.push_str(&format!(",error=\"{error}\""));
+    }
+    text
+}
+
+/// The actions that a challenge names: pushing clients read as well.
+fn asked_actions(action: Action) -> &'static [Action] {
+    match action {
+        Action::Pull => &[Action::Pull],
+        Action::Push => &[Action::Pull, Action::Push],
+        Action::Delete => &[Action::Delete],
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The verified token of a request.
+fn token(request: &Request, wanted: Option<(&Name, &[Action])>) -> Result<Arc<AccessToken>> {
+    let Some(text) = bearer(&request.head.headers) else {
+        let problem = Problem::new(ErrorCode::Unauthorized, "authentication required; log in first");
+        return Err(Failure::challenge(problem, &challenge(request, wanted, None)));
+    };
+    match request.parts.settings.verifier.verify(text, request.instance.id) {
+        Ok(token) => Ok(token),
+        Err(error) => {
+            tracing::debug!(%error, "token refused");
+            let problem =
+                Problem::new(ErrorCode::Unauthorized, "the token is not valid (any more); log in again");
+            Err(Failure::challenge(problem, &challenge(request, wanted, Some("invalid_token"))))
+        }
+    }
+}
+
+/// Any valid token: for `/v2/`.
+pub(crate) fn authenticated(request: &Request) -> Result<Arc<AccessToken>> {
+    token(request, None)
+}
+
+/// A token that may list repositories.
+pub(crate) fn catalog(request: &Request) -> Result<Arc<AccessToken>> {
+    let token = token(request, None)?;
+    if token.catalog {
+        return Ok(token);
+    }
+    let problem = Problem::new(ErrorCode::Denied, "listing repositories needs the scope registry:catalog:*");
+    let text = format!(
+        "{},scope=\"{}\",error=\"insufficient_scope\"",
+        challenge(request, None, None),
+        Scope::Catalog
+    );
+    Err(Failure::challenge(problem, &text))
+}
+
+/// A token that opens `name` for `action`.
+pub(crate) fn authorise(request: &Request, name: &Name, action: Action) -> Result<Grant> {
+    let wanted = asked_actions(action);
+    let token = token(request, Some((name, wanted)))?;
+    match token.entry(&name.path) {
+        Some(entry) if entry.actions.contains(&action) => {
+            let entry = entry.clone();
+            Ok(Grant { token, entry, name: name.clone(), action })
+        }
+        _ => {
+            let message = format!("{action} on {} is not allowed with this token", name.asked);
+            let text = challenge(request, Some((name, wanted)), Some("insufficient_scope"));
+            Err(Failure::challenge(Problem::new(ErrorCode::Denied, message), &text))
+        }
+    }
+}

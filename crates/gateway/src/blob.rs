@@ -1,0 +1,131 @@
+//! Blobs: read whole or in part, delete.
+
+use axum::body::Body;
+use berth_blobs::{BlobReader, ObjectRef};
+use berth_model::Action;
+use berth_oci::{ByteRange, Digest, ErrorCode, RangeOutcome, parse_range};
+use berth_proto::metadata::{DeleteBlobRequest, Object, ResolveRequest, resolve_request};
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::{
+    answer,
+    authorise::authorise,
+    failure::{Failure, Result},
+    manifest::{CONTENT_DIGEST, hold},
+    names::Name,
+    serve::Request,
+};
+
+/// GET and HEAD: one Resolve, then the bytes.
+pub(crate) async fn get(
+    request: &Request,
+    name: &Name,
+    digest: Digest,
+    head: bool,
+) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Pull)?;
+    let resolved = request
+        .parts
+        .metadata
+        .clone()
+        .resolve(ResolveRequest {
+            instance_id: request.instance.id.to_string(),
+            path: name.path.to_string(),
+            reference: Some(resolve_request::Reference::BlobDigest(digest.to_string())),
+        })
+        .await?
+        .into_inner();
+    grant.check(request, &resolved)?;
+    let Some(object) = resolved.content.as_ref().and_then(|content| content.object.clone()) else {
+        let message = format!("blob {digest} is not in repository {}", name.asked);
+        return Err(Failure::new(ErrorCode::BlobUnknown, message));
+    };
+    if head && grant.also(Action::Push) {
+        hold(request, &grant, &resolved, &digest.to_string(), false).await?;
+    }
+    let etag = answer::value(format!("\"{digest}\""));
+    let range = match requested_range(request, &etag, object.size) {
+        RangeOutcome::Whole => None,
+        RangeOutcome::Part(range) => Some(range),
+        RangeOutcome::Unsatisfiable => {
+            let message = format!("the blob has {} bytes", object.size);
+            return Err(Failure::new(ErrorCode::RangeUnsatisfiable, message)
+                .with_header(header::CONTENT_RANGE, answer::value(format!("bytes */{}", object.size))));
+        }
+    };
+    let body = if head { Body::empty() } else { open(request, &object, range).await? };
+    Ok(respond(body, digest, etag, object.size, range))
+}
+
+/// The range to serve: none when `If-Range` names other content.
+fn requested_range(request: &Request, etag: &HeaderValue, size: u64) -> RangeOutcome {
+    let headers = &request.head.headers;
+    let Some(range) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else {
+        return RangeOutcome::Whole;
+    };
+    match headers.get(header::IF_RANGE) {
+        Some(condition) if condition != etag => RangeOutcome::Whole,
+        _ => parse_range(range, size),
+    }
+}
+
+async fn open(request: &Request, object: &Object, range: Option<ByteRange>) -> Result<Body> {
+    let damaged = |error: &dyn std::fmt::Display| {
+        // The row says that the bytes exist: a 404 here would make clients push again over damage.
+        tracing::error!(%error, key = object.key, "the bytes of a blob can't be read");
+        Failure::new(ErrorCode::Internal, "the stored blob can't be read; tell the operator")
+    };
+    let reference = ObjectRef {
+        store_id: object.store_id.clone(),
+        key: object.key.parse().map_err(|error: berth_blobs::KeyError| damaged(&error))?,
+        size: object.size,
+        format: object.format,
+    };
+    let reader = match request.parts.blobs.open(&reference, range).await {
+        Ok(reader) => reader,
+        Err(error @ berth_blobs::BlobsError::Unavailable(_)) => return Err(error.into()),
+        Err(error) => return Err(damaged(&error)),
+    };
+    match reader {
+        BlobReader::Redirect(_) => Err(damaged(&"a redirect from a store that is not asked for one")),
+        reader => reader.into_stream().map(Body::from_stream).ok_or_else(|| damaged(&"no bytes")),
+    }
+}
+
+fn respond(
+    body: Body,
+    digest: Digest,
+    etag: HeaderValue,
+    size: u64,
+    range: Option<ByteRange>,
+) -> Response<Body> {
+    let mut response = Response::new(body);
+    let length = range.map_or(size, |range| range.length);
+    if let Some(range) = range {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let text = format!("bytes {}-{}/{size}", range.offset, range.offset + range.length - 1);
+        response.headers_mut().insert(header::CONTENT_RANGE, answer::value(text));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::ETAG, etag);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+    response
+}
+
+/// DELETE: drops the repository's link, unless a manifest of it holds the blob.
+pub(crate) async fn delete(request: &Request, name: &Name, digest: Digest) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Delete)?;
+    let wanted = DeleteBlobRequest { access: Some(grant.access()), digest: digest.to_string() };
+    request
+        .parts
+        .metadata
+        .clone()
+        .delete_blob(wanted)
+        .await
+        .map_err(|status| grant.refused(request, status))?;
+    Ok(answer::empty(StatusCode::ACCEPTED))
+}

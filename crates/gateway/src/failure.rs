@@ -1,0 +1,71 @@
+//! Why a request is refused. Becomes a response in one place only: `serve.rs`.
+
+use berth_oci::{ErrorCode, Problem};
+use http::{HeaderName, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
+use tonic::Status;
+
+/// A refusal: a problem, and what has to stand in the response's head beside it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) problem: Problem,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// The rest of the request's body is of no use: close the connection instead of reading it.
+    pub(crate) close: bool,
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Box<Failure>>;
+
+impl Failure {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Box<Self> {
+        Problem::new(code, message).into()
+    }
+
+    /// 401 that tells a client where to get which token.
+    pub(crate) fn challenge(problem: Problem, challenge: &str) -> Box<Self> {
+        let mut failure: Box<Self> = problem.into();
+        failure.status = StatusCode::UNAUTHORIZED;
+        if let Ok(value) = HeaderValue::from_str(challenge) {
+            failure.headers.push((WWW_AUTHENTICATE, value));
+        }
+        failure
+    }
+
+    pub(crate) fn with_header(mut self: Box<Self>, name: HeaderName, value: HeaderValue) -> Box<Self> {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn closing(mut self: Box<Self>) -> Box<Self> {
+        self.close = true;
+        self
+    }
+}
+
+impl From<Problem> for Box<Failure> {
+    fn from(problem: Problem) -> Self {
+        let status =
+            StatusCode::from_u16(problem.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut headers = Vec::new();
+        if matches!(problem.code, ErrorCode::Unavailable | ErrorCode::TooManyRequests) {
+            headers.push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
+        }
+        Self::new(Failure { problem, status, headers, close: false })
+    }
+}
+
+impl From<Status> for Box<Failure> {
+    fn from(status: Status) -> Self {
+        let problem = berth_proto::from_status(&status);
+        if matches!(problem.code, ErrorCode::Internal | ErrorCode::Unavailable) {
+            tracing::warn!(code = ?status.code(), cause = status.message(), "a service failed");
+        }
+        problem.into()
+    }
+}
+
+impl From<berth_blobs::BlobsError> for Box<Failure> {
+    fn from(error: berth_blobs::BlobsError) -> Self {
+        Problem::from(error).into()
+    }
+}

@@ -1,0 +1,249 @@
+//! Manifests: read, push, delete.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use berth_model::Action;
+use berth_oci::{Algorithm, Digest, ErrorCode, MAX_MANIFEST_BYTES, MediaType, Problem, Reference, Tag};
+use berth_proto::metadata::{
+    DeleteManifestRequest, DeleteTagRequest, HoldContentRequest, PutManifestRequest, ReadManifestRequest,
+    ResolveRequest, ResolveResponse, resolve_request,
+};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::{
+    answer,
+    authorise::{Grant, authorise},
+    body::Reader,
+    failure::{Failure, Result},
+    names::Name,
+    query::Query,
+    serve::Request,
+};
+
+pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+/// The most tags that one digest push may set.
+const MAX_TAGS: usize = 100;
+
+/// GET and HEAD: one Resolve, then bytes from memory.
+pub(crate) async fn get(
+    request: &Request,
+    name: &Name,
+    reference: &Reference,
+    head: bool,
+) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Pull)?;
+    let (resolved, content) = resolve(request, name, reference, &grant).await?;
+    let digest: Digest = content.digest.parse().map_err(corrupt)?;
+    if head && grant.also(Action::Push) {
+        hold(request, &grant, &resolved, &content.digest, true).await?;
+    }
+    let etag = answer::value(format!("\"{digest}\""));
+    if is_match(request, &etag) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response.headers_mut().insert(header::ETAG, etag);
+        response.headers_mut().insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+        return Ok(response);
+    }
+    let body = if head { Body::empty() } else { Body::from(payload(request, &resolved, digest).await?) };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, answer::value(&content.media_type));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.size));
+    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+    headers.insert(header::ETAG, etag);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    Ok(response)
+}
+
+fn is_match(request: &Request, etag: &HeaderValue) -> bool {
+    let Some(wanted) = request.head.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    wanted.split(',').any(|candidate| {
+        let candidate = candidate.trim();
+        candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate).as_bytes() == etag.as_bytes()
+    })
+}
+
+fn corrupt(error: impl std::fmt::Display) -> Box<Failure> {
+    tracing::error!(%error, "metadata answered something that can't be read");
+    Failure::new(ErrorCode::Internal, "internal error; the server's log has it under the request id")
+}
+
+async fn resolve(
+    request: &Request,
+    name: &Name,
+    reference: &Reference,
+    grant: &Grant,
+) -> Result<(ResolveResponse, berth_proto::metadata::Content)> {
+    let wanted = match reference {
+        Reference::Tag(tag) => resolve_request::Reference::Tag(tag.to_string()),
+        Reference::Digest(digest) => resolve_request::Reference::ManifestDigest(digest.to_string()),
+    };
+    let mut resolved = request
+        .parts
+        .metadata
+        .clone()
+        .resolve(ResolveRequest {
+            instance_id: request.instance.id.to_string(),
+            path: name.path.to_string(),
+            reference: Some(wanted),
+        })
+        .await?
+        .into_inner();
+    grant.check(request, &resolved)?;
+    let Some(content) = resolved.content.take() else {
+        let message = format!("manifest {reference} is not in repository {}", name.asked);
+        return Err(Failure::new(ErrorCode::ManifestUnknown, message));
+    };
+    Ok((resolved, content))
+}
+
+async fn payload(request: &Request, resolved: &ResolveResponse, digest: Digest) -> Result<Bytes> {
+    let mut metadata = request.parts.metadata.clone();
+    let wanted =
+        ReadManifestRequest { repository_id: resolved.repository_id.clone(), digest: digest.to_string() };
+    let fetch = async move {
+        let answer =
+            metadata.read_manifest(wanted).await.map_err(|status| berth_proto::from_status(&status))?;
+        let gone = || Problem::new(ErrorCode::ManifestUnknown, "the manifest was deleted meanwhile");
+        let payload = answer.into_inner().payload.ok_or_else(gone)?;
+        if Digest::of(digest.algorithm(), &payload) != digest {
+            tracing::error!(%digest, "stored manifest bytes do not have their digest");
+            return Err(Problem::new(
+                ErrorCode::Internal,
+                "the stored manifest is damaged; tell the operator",
+            ));
+        }
+        Ok(payload)
+    };
+    Ok(request.parts.manifests.get_or_fetch(digest, fetch).await?)
+}
+
+/// Part of a push: what a pusher has seen may not be collected before its push ends.
+pub(crate) async fn hold(
+    request: &Request,
+    grant: &Grant,
+    resolved: &ResolveResponse,
+    digest: &str,
+    manifest: bool,
+) -> Result<()> {
+    let wanted = HoldContentRequest {
+        instance_id: request.instance.id.to_string(),
+        repository_id: resolved.repository_id.clone(),
+        digest: digest.to_owned(),
+        manifest,
+    };
+    request
+        .parts
+        .metadata
+        .clone()
+        .hold_content(wanted)
+        .await
+        .map_err(|status| grant.refused(request, status))?;
+    Ok(())
+}
+
+/// PUT by tag, or by digest with any number of `tag` parameters.
+pub(crate) async fn put(
+    request: &Request,
+    name: &Name,
+    reference: Reference,
+    body: Incoming,
+) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Push)?;
+    let media_type = content_type(request)?;
+    let query = Query::parse(request.head.uri.query());
+    let mut tags = BTreeSet::new();
+    for tag in query.all("tag") {
+        let tag: Tag = tag
+            .parse()
+            .map_err(|error| Failure::new(ErrorCode::TagInvalid, format!("tag {tag:?}: {error}")))?;
+        tags.insert(tag);
+    }
+    if tags.len() > MAX_TAGS {
+        let message = format!("at most {MAX_TAGS} tags can be set at once");
+        return Err(Failure::new(ErrorCode::RequestInvalid, message));
+    }
+    let asked_tags = tags.clone();
+    let payload =
+        Reader::new(body, request.parts.upload_idle).collect(MAX_MANIFEST_BYTES, "a manifest").await?;
+    let digest = match reference {
+        Reference::Tag(tag) => {
+            tags.insert(tag);
+            Digest::of(tag_algorithm(&query)?, &payload)
+        }
+        Reference::Digest(expected) => {
+            let found = Digest::of(expected.algorithm(), &payload);
+            if found != expected {
+                let message = format!("the manifest's digest is {found}, not {expected}");
+                return Err(Failure::new(ErrorCode::DigestInvalid, message));
+            }
+            expected
+        }
+    };
+    let wanted = PutManifestRequest {
+        access: Some(grant.access()),
+        digest: digest.to_string(),
+        media_type: media_type.to_string(),
+        payload,
+        tags: tags.iter().map(ToString::to_string).collect(),
+    };
+    // Detached: a client that goes away now must not leave the push half done.
+    let mut metadata = request.parts.metadata.clone();
+    let answered = request.parts.tasks.detach(async move { metadata.put_manifest(wanted).await }).await;
+    let answered = answered.map_err(corrupt)?.map_err(|status| grant.refused(request, status))?.into_inner();
+    let mut response = answer::empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, answer::value(format!("/v2/{}/manifests/{digest}", name.asked)));
+    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+    if !answered.subject.is_empty() {
+        headers.insert(OCI_SUBJECT, answer::value(&answered.subject));
+    }
+    for tag in asked_tags {
+        headers.append(OCI_TAG, answer::value(tag.as_str()));
+    }
+    Ok(response)
+}
+
+/// A push by tag may choose the digest's algorithm by `digest=<algorithm>:…` or `digest-algorithm=<algorithm>`.
+fn tag_algorithm(query: &Query<'_>) -> Result<Algorithm> {
+    let Some(asked) = query.get("digest-algorithm") else { return Ok(Algorithm::Sha256) };
+    asked
+        .parse()
+        .map_err(|error: berth_oci::DigestError| Failure::new(ErrorCode::DigestInvalid, error.to_string()))
+}
+
+fn content_type(request: &Request) -> Result<MediaType> {
+    let Some(value) = request.head.headers.get(header::CONTENT_TYPE) else {
+        let message = "a manifest needs a Content-Type, such as application/vnd.oci.image.manifest.v1+json";
+        return Err(Failure::new(ErrorCode::ManifestInvalid, message));
+    };
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| Failure::new(ErrorCode::ManifestInvalid, "the Content-Type is not a media type"))
+}
+
+/// DELETE of a tag, or of a manifest with all its tags.
+pub(crate) async fn delete(request: &Request, name: &Name, reference: &Reference) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Delete)?;
+    let access = Some(grant.access());
+    let mut metadata = request.parts.metadata.clone();
+    let reference = reference.to_string();
+    let by_tag = !reference.contains(':');
+    let answered = request.parts.tasks.detach(async move {
+        if by_tag {
+            metadata.delete_tag(DeleteTagRequest { access, tag: reference }).await.map(|_| ())
+        } else {
+            metadata.delete_manifest(DeleteManifestRequest { access, digest: reference }).await.map(|_| ())
+        }
+    });
+    answered.await.map_err(corrupt)?.map_err(|status| grant.refused(request, status))?;
+    Ok(answer::empty(StatusCode::ACCEPTED))
+}

@@ -1,0 +1,442 @@
+//! Uploads: start, append, finish, ask, cancel (distribution-spec, "Pushing blobs").
+//!
+//! Appending and finishing run detached from the request: a client that goes away leaves a session that says exactly
+//! how many bytes are durable.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use berth_blobs::{BlobWriter, WriteOpen, Written};
+use berth_model::Action;
+use berth_oci::{Algorithm, ContentRange, Digest, ErrorCode, Problem};
+use berth_proto::metadata::{
+    BeginAppendRequest, CancelUploadRequest, CheckpointRequest, CommitUploadRequest, EndAppendRequest,
+    GetUploadRequest, Lease, MountBlobRequest, StartUploadRequest, Upload,
+};
+use berth_service::Timestamp;
+use http::{HeaderName, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::{
+    answer,
+    authorise::{Grant, authorise},
+    body::{End, Reader},
+    failure::{Failure, Result},
+    list::readable,
+    manifest::CONTENT_DIGEST,
+    names::Name,
+    query::Query,
+    serve::{Parts, Request},
+};
+
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+/// Bytes after which what has come is made durable and recorded.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// `POST /v2/<name>/blobs/uploads/`: mount, or a whole blob, or a new session.
+pub(crate) async fn start(request: &Request, name: &Name, body: Incoming) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Push)?;
+    let query = Query::parse(request.head.uri.query());
+    let algorithm = match query.get("digest-algorithm") {
+        None => None,
+        Some(text) => Some(text.parse::<Algorithm>().map_err(|error| digest_problem(&error))?),
+    };
+    if let Some(text) = query.get("mount") {
+        let digest: Digest = text.parse().map_err(|error| digest_problem(&error))?;
+        if mount(request, name, &grant, digest, query.get("from")).await? {
+            return Ok(created(name, digest));
+        }
+    }
+    let whole = match query.get("digest") {
+        None => None,
+        Some(text) => Some(text.parse::<Digest>().map_err(|error| digest_problem(&error))?),
+    };
+    let wanted = StartUploadRequest {
+        access: Some(grant.access()),
+        algorithm: algorithm.map(|algorithm| algorithm.to_string()).unwrap_or_default(),
+    };
+    let upload = request
+        .parts
+        .metadata
+        .clone()
+        .start_upload(wanted)
+        .await
+        .map_err(|status| grant.refused(request, status))?
+        .into_inner();
+    match whole {
+        None => Ok(session(StatusCode::ACCEPTED, name, &upload)),
+        Some(digest) => finish(request, name, &grant, &upload.id, digest, body).await,
+    }
+}
+
+fn digest_problem(error: &dyn std::fmt::Display) -> Box<Failure> {
+    Failure::new(ErrorCode::DigestInvalid, error.to_string())
+}
+
+/// Mounts when the caller may read the blob somewhere. Found or not, the same questions are asked.
+async fn mount(
+    request: &Request,
+    name: &Name,
+    grant: &Grant,
+    digest: Digest,
+    from: Option<&str>,
+) -> Result<bool> {
+    let readable = readable(request, grant.principal()).await?;
+    let from = match from {
+        None | Some("") => String::new(),
+        Some(text) => {
+            let default = request.instance.name == "default";
+            let source = text.parse().ok().and_then(|source| Name::resolve(&source, default).ok());
+            match source {
+                Some(source) => source.path.to_string(),
+                None => return Ok(false),
+            }
+        }
+    };
+    if from == name.path.as_str() {
+        // Mounting from itself finds only what is there already; the answer is that of any other place.
+        tracing::debug!("mount from the target itself");
+    }
+    let wanted = MountBlobRequest {
+        access: Some(grant.access()),
+        digest: digest.to_string(),
+        from,
+        readable: Some(readable),
+    };
+    let answered = request.parts.metadata.clone().mount_blob(wanted).await;
+    Ok(answered.map_err(|status| grant.refused(request, status))?.into_inner().mounted)
+}
+
+/// `PATCH`: the next chunk, or all that is left, streamed.
+pub(crate) async fn patch(
+    request: &Request,
+    name: &Name,
+    id: &str,
+    body: Incoming,
+) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Push)?;
+    let reader = Reader::new(body, request.parts.upload_idle);
+    let chunk = chunk(request, &reader)?;
+    let lease = begin(request, name, &grant, id, chunk.offset, None).await?;
+    if !lease.committed_digest.is_empty() {
+        return Err(unknown_upload());
+    }
+    let append = Append { parts: Arc::clone(&request.parts), lease, expected: chunk.length };
+    let done = request.parts.tasks.detach(async move {
+        let upload = append.lease.upload_id.clone();
+        let epoch = append.lease.epoch;
+        let parts = Arc::clone(&append.parts);
+        let written = append.run(reader).await?;
+        let wanted = EndAppendRequest {
+            upload_id: upload,
+            epoch,
+            offset: written.offset,
+            hash_state: written.hash_state.into(),
+        };
+        Ok::<_, Box<Failure>>(parts.metadata.clone().end_append(wanted).await?.into_inner())
+    });
+    let upload = joined(done.await).map_err(|failure| located(name, id, failure))?;
+    Ok(session(StatusCode::ACCEPTED, name, &upload))
+}
+
+/// `PUT ?digest=`: the last chunk, maybe empty, and the end.
+pub(crate) async fn put(request: &Request, name: &Name, id: &str, body: Incoming) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Push)?;
+    let query = Query::parse(request.head.uri.query());
+    let Some(text) = query.get("digest") else {
+        return Err(Failure::new(ErrorCode::DigestInvalid, "the closing PUT needs the digest parameter"));
+    };
+    let digest: Digest = text.parse().map_err(|error| digest_problem(&error))?;
+    finish(request, name, &grant, id, digest, body).await
+}
+
+async fn finish(
+    request: &Request,
+    name: &Name,
+    grant: &Grant,
+    id: &str,
+    digest: Digest,
+    body: Incoming,
+) -> Result<Response<Body>> {
+    let reader = Reader::new(body, request.parts.upload_idle);
+    let chunk = chunk(request, &reader)?;
+    let lease = begin(request, name, grant, id, chunk.offset, Some(digest)).await?;
+    if !lease.committed_digest.is_empty() {
+        if lease.committed_digest == digest.to_string() {
+            return Ok(created(name, digest));
+        }
+        return Err(unknown_upload());
+    }
+    let append = Append { parts: Arc::clone(&request.parts), lease, expected: chunk.length };
+    let access = grant.access();
+    let done = request.parts.tasks.detach(append.commit(reader, digest, access));
+    match done.await {
+        Ok(Ok(())) => Ok(created(name, digest)),
+        Ok(Err(Refusal::Status(status))) => Err(located(name, id, grant.refused(request, status))),
+        Ok(Err(Refusal::Failure(failure))) => Err(located(name, id, failure)),
+        Err(error) => Err(joined::<()>(Err(error)).err().unwrap_or_else(unknown_upload)),
+    }
+}
+
+/// `GET` of a session: how far it is.
+pub(crate) async fn state(request: &Request, name: &Name, id: &str) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Push)?;
+    let wanted = GetUploadRequest { access: Some(grant.access()), upload_id: id.to_owned() };
+    let upload = request.parts.metadata.clone().get_upload(wanted).await;
+    let upload = upload.map_err(|status| grant.refused(request, status))?.into_inner();
+    Ok(session(StatusCode::NO_CONTENT, name, &upload))
+}
+
+/// `DELETE` of a session.
+pub(crate) async fn cancel(request: &Request, name: &Name, id: &str) -> Result<Response<Body>> {
+    let grant = authorise(request, name, Action::Push)?;
+    let wanted = CancelUploadRequest { access: Some(grant.access()), upload_id: id.to_owned() };
+    request
+        .parts
+        .metadata
+        .clone()
+        .cancel_upload(wanted)
+        .await
+        .map_err(|status| grant.refused(request, status))?;
+    let mut response = answer::empty(StatusCode::NO_CONTENT);
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    Ok(response)
+}
+
+fn unknown_upload() -> Box<Failure> {
+    Failure::new(ErrorCode::BlobUploadUnknown, "no such upload; start a new one")
+}
+
+fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    outcome.unwrap_or_else(|error| {
+        tracing::error!(%error, "an upload task failed");
+        Err(Failure::new(ErrorCode::Internal, "internal error; the server's log has it under the request id"))
+    })
+}
+
+/// Where a chunk goes and how long it has to be.
+struct Chunk {
+    offset: Option<u64>,
+    length: Option<u64>,
+}
+
+fn chunk(request: &Request, reader: &Reader) -> Result<Chunk> {
+    let announced = reader.announced();
+    let Some(value) = request.head.headers.get(header::CONTENT_RANGE) else {
+        return Ok(Chunk { offset: None, length: announced });
+    };
+    let range = value.to_str().ok().and_then(ContentRange::parse).ok_or_else(|| {
+        Failure::new(ErrorCode::BlobUploadInvalid, "Content-Range has the form <first byte>-<last byte>")
+            .closing()
+    })?;
+    if announced.is_some_and(|length| length != range.length()) {
+        let message = "Content-Range and Content-Length do not say the same length";
+        return Err(Failure::new(ErrorCode::SizeInvalid, message).closing());
+    }
+    Ok(Chunk { offset: Some(range.first), length: Some(range.length()) })
+}
+
+async fn begin(
+    request: &Request,
+    name: &Name,
+    grant: &Grant,
+    id: &str,
+    offset: Option<u64>,
+    digest: Option<Digest>,
+) -> Result<Lease> {
+    let wanted = BeginAppendRequest {
+        access: Some(grant.access()),
+        upload_id: id.to_owned(),
+        offset,
+        digest: digest.map(|digest| digest.to_string()).unwrap_or_default(),
+    };
+    let lease = request.parts.metadata.clone().begin_append(wanted).await;
+    let lease = lease.map_err(|status| located(name, id, grant.refused(request, status)).closing())?;
+    Ok(lease.into_inner())
+}
+
+/// Puts the session's state beside a refusal that is about it, so that the client can go on from there.
+fn located(name: &Name, id: &str, failure: Box<Failure>) -> Box<Failure> {
+    let about_state = matches!(failure.problem.code, ErrorCode::UploadOutOfOrder | ErrorCode::UploadBusy);
+    let offset = failure.problem.detail.as_ref().and_then(|detail| detail.get("offset")?.as_u64());
+    match (about_state, offset) {
+        (true, Some(offset)) => failure
+            .with_header(header::RANGE, answer::value(range(offset)))
+            .with_header(header::LOCATION, answer::value(location(name, id))),
+        _ => failure,
+    }
+}
+
+fn location(name: &Name, id: &str) -> String {
+    format!("/v2/{}/blobs/uploads/{id}", name.asked)
+}
+
+/// `Range` of a session: `0-<last byte>`; `0-0` while it is empty, as clients expect.
+fn range(offset: u64) -> String {
+    format!("0-{}", offset.saturating_sub(1))
+}
+
+fn session(status: StatusCode, name: &Name, upload: &Upload) -> Response<Body> {
+    let mut response = answer::empty(status);
+    let headers = response.headers_mut();
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    headers.insert(header::LOCATION, answer::value(location(name, &upload.id)));
+    headers.insert(header::RANGE, answer::value(range(upload.offset)));
+    headers.insert(UPLOAD_UUID, answer::value(&upload.id));
+    response
+}
+
+fn created(name: &Name, digest: Digest) -> Response<Body> {
+    let mut response = answer::empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, answer::value(format!("/v2/{}/blobs/{digest}", name.asked)));
+    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+    response
+}
+
+/// A refusal inside a detached task: metadata's still has to be read against the token.
+enum Refusal {
+    Failure(Box<Failure>),
+    Status(tonic::Status),
+}
+
+impl From<Box<Failure>> for Refusal {
+    fn from(failure: Box<Failure>) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<tonic::Status> for Refusal {
+    fn from(status: tonic::Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+/// Writing under a lease.
+struct Append {
+    parts: Arc<Parts>,
+    lease: Lease,
+    /// Bytes that the head announced.
+    expected: Option<u64>,
+}
+
+impl Append {
+    /// Takes in the body. Returns what is durable when all of it came; when it was cut, records what came first.
+    async fn run(&self, mut reader: Reader) -> Result<Written> {
+        let mut writer = self.open().await?;
+        let start = writer.offset();
+        let mut recorded = start;
+        let mut recorded_at = self.parts.clock.now();
+        loop {
+            let data = match reader.next().await {
+                Ok(data) => data,
+                Err(End::Complete) => break,
+                Err(End::Cut) => return Err(self.cut(writer).await),
+            };
+            let taken = writer.offset() - start + data.len() as u64;
+            if self.expected.is_some_and(|expected| taken > expected) {
+                let message = "the body is longer than announced; nothing of it was kept";
+                return Err(Failure::new(ErrorCode::SizeInvalid, message).closing());
+            }
+            self.parts.metrics.uploaded_bytes.inc_by(data.len() as u64);
+            writer.write(data).await?;
+            if writer.offset() - recorded >= CHECKPOINT_BYTES || self.renewal_due(recorded_at) {
+                recorded = self.checkpoint(&mut *writer).await?;
+                recorded_at = self.parts.clock.now();
+            }
+        }
+        if self.expected.is_some_and(|expected| writer.offset() - start != expected) {
+            let message = "the body is shorter than announced; nothing of it was kept";
+            return Err(Failure::new(ErrorCode::SizeInvalid, message));
+        }
+        Ok(writer.sync().await?)
+    }
+
+    async fn open(&self) -> Result<Box<dyn BlobWriter>> {
+        let lease = &self.lease;
+        let unreadable = |error: &dyn std::fmt::Display| {
+            tracing::error!(%error, "metadata gave a lease that can't be used");
+            Failure::new(ErrorCode::Internal, "internal error; the server's log has it under the request id")
+        };
+        let open = WriteOpen {
+            store_id: lease.store_id.clone(),
+            key: lease.object_key.parse().map_err(|error: berth_blobs::KeyError| unreadable(&error))?,
+            epoch: lease.epoch,
+            offset: lease.offset,
+            hash_state: (!lease.hash_state.is_empty()).then(|| lease.hash_state.to_vec()),
+            algorithm: lease.algorithm.parse().map_err(|error: berth_oci::DigestError| unreadable(&error))?,
+        };
+        Ok(self.parts.blobs.write(open).await?)
+    }
+
+    /// Leases last a minute and are renewed while bytes flow.
+    fn renewal_due(&self, recorded_at: Timestamp) -> bool {
+        self.parts.clock.now().since(recorded_at) >= std::time::Duration::from_secs(20)
+    }
+
+    async fn checkpoint(&self, writer: &mut dyn BlobWriter) -> Result<u64> {
+        let written = writer.sync().await?;
+        let wanted = CheckpointRequest {
+            upload_id: self.lease.upload_id.clone(),
+            epoch: self.lease.epoch,
+            offset: written.offset,
+            hash_state: written.hash_state.into(),
+        };
+        self.parts.metadata.clone().checkpoint(wanted).await?;
+        Ok(written.offset)
+    }
+
+    /// The client went away: what came is made durable and recorded, so that it can come back.
+    async fn cut(&self, mut writer: Box<dyn BlobWriter>) -> Box<Failure> {
+        let recorded = async {
+            let written = writer.sync().await?;
+            let wanted = EndAppendRequest {
+                upload_id: self.lease.upload_id.clone(),
+                epoch: self.lease.epoch,
+                offset: written.offset,
+                hash_state: written.hash_state.into(),
+            };
+            Ok::<_, Box<Failure>>(self.parts.metadata.clone().end_append(wanted).await?)
+        };
+        if let Err(failure) = recorded.await {
+            tracing::debug!(cause = %failure.problem, "what came of a cut body was not recorded");
+        }
+        Failure::new(ErrorCode::BlobUploadInvalid, "the body was cut; ask for the upload's state and go on")
+            .closing()
+    }
+
+    /// Takes in the last bytes, compares the digest and commits.
+    async fn commit(
+        self,
+        reader: Reader,
+        digest: Digest,
+        access: berth_proto::metadata::Access,
+    ) -> std::result::Result<(), Refusal> {
+        let written = self.run(reader).await?;
+        let found = if written.digest.algorithm() == digest.algorithm() {
+            written.digest
+        } else {
+            let key = self.lease.object_key.parse().map_err(|error: berth_blobs::KeyError| {
+                Box::<Failure>::from(Problem::new(ErrorCode::Internal, error.to_string()))
+            })?;
+            let rehashed =
+                self.parts.blobs.rehash(&self.lease.store_id, &key, written.offset, digest.algorithm());
+            rehashed.await.map_err(Box::<Failure>::from)?
+        };
+        if found != digest {
+            let message = format!("the content's digest is {found}, not {digest}; nothing was stored");
+            return Err(Failure::new(ErrorCode::DigestInvalid, message).into());
+        }
+        let wanted = CommitUploadRequest {
+            access: Some(access),
+            upload_id: self.lease.upload_id.clone(),
+            epoch: self.lease.epoch,
+            digest: digest.to_string(),
+            size: written.offset,
+        };
+        self.parts.metadata.clone().commit_upload(wanted).await?;
+        Ok(())
+    }
+}
