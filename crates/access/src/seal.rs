@@ -1,0 +1,229 @@
+//! The root sealing key, and secrets sealed under it. One file for each deployment; whoever has it and the database has
+//! everything, whoever lost it has lost every sealed secret. Its backup is described in docs/operating.md.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    digest::{SHA256, digest},
+    rand,
+};
+use zeroize::Zeroizing;
+
+/// A key or a secret that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The key's file can't be read or made.
+    #[error("the root key {path} can't be used")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others than the owner may read the key's file.
+    #[error("the root key {path} is open to other users of this machine; run: chmod 600 {path}")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key's file does not hold a key.
+    #[error("the root key {path} does not hold 32 bytes; restore it from its backup")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The secret was sealed by another key.
+    #[error("a secret was sealed by another root key; restore the root key that belongs to this database")]
+    OtherKey,
+    /// The sealed secret is damaged or belongs elsewhere.
+    #[error("a sealed secret is damaged or was moved")]
+    Sealed,
+    /// A fault of the server.
+    #[error("the cryptographic library failed")]
+    Crypto,
+}
+
+/// The first byte of everything sealed.
+const FORMAT: u8 = 1;
+const KEY_ID_LEN: usize = 4;
+const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
+
+/// The key from which secrets at rest hang.
+pub struct RootKey {
+    key: LessSafeKey,
+    id: [u8; KEY_ID_LEN],
+}
+
+impl fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RootKey({})", hex::encode(self.id))
+    }
+}
+
+impl RootKey {
+    fn new(bytes: &[u8; 32]) -> Result<Self, SealError> {
+        let key = UnboundKey::new(&AES_256_GCM, bytes).map_err(|_| SealError::Crypto)?;
+        let mut named = Zeroizing::new(b"berth root key id".to_vec());
+        named.extend_from_slice(bytes);
+        let mut id = [0; KEY_ID_LEN];
+        id.copy_from_slice(&digest(&SHA256, &named).as_ref()[..KEY_ID_LEN]);
+        Ok(Self { key: LessSafeKey::new(key), id })
+    }
+
+    /// Reads the key, or makes it on first start. Safe with two processes: one makes it, both have it.
+    pub fn open_or_create(path: &Path) -> Result<Self, SealError> {
+        match Self::open_file(path) {
+            Err(SealError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Self::create(path).map_err(|source| SealError::File { path: path.to_owned(), source })?;
+                Self::open_file(path)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Reads the key, which must exist.
+    pub fn open_file(path: &Path) -> Result<Self, SealError> {
+        let failed = |source| SealError::File { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.mode() & 0o077 != 0 {
+            return Err(SealError::Exposed { path: path.to_owned() });
+        }
+        let mut bytes = Zeroizing::new([0; 32]);
+        if metadata.len() != 32 || file.read_exact(bytes.as_mut()).is_err() {
+            return Err(SealError::Damaged { path: path.to_owned() });
+        }
+        Self::new(&bytes)
+    }
+
+    /// Writes a whole, durable file beside `path` and links it there, so that nobody ever sees half a key and of two
+    /// processes only one succeeds.
+    fn create(path: &Path) -> io::Result<()> {
+        let random = |bytes: &mut [u8]| rand::fill(bytes).map_err(|_| io::Error::other("no random bytes"));
+        let (mut bytes, mut suffix) = (Zeroizing::new([0; 32]), [0; 8]);
+        random(bytes.as_mut())?;
+        random(&mut suffix)?;
+        let draft = path.with_extension(format!("{}.new", hex::encode(suffix)));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(bytes.as_ref())?;
+        file.sync_all()?;
+        let linked = fs::hard_link(&draft, path);
+        fs::remove_file(&draft)?;
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            outcome => outcome?,
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    /// Seals a secret for one place: `purpose` says what it is and `id` whose; it opens nowhere else.
+    pub fn seal(&self, purpose: &str, id: &str, secret: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).map_err(|_| SealError::Crypto)?;
+        let mut sealed = secret.to_vec();
+        let place = place(purpose, id);
+        self.key
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut sealed)
+            .map_err(|_| SealError::Crypto)?;
+        let mut envelope = Vec::with_capacity(HEADER_LEN + sealed.len());
+        envelope.push(FORMAT);
+        envelope.extend_from_slice(&self.id);
+        envelope.extend_from_slice(&nonce);
+        envelope.append(&mut sealed);
+        Ok(envelope)
+    }
+
+    /// Opens what [`Self::seal`] sealed for the same place.
+    pub fn open(&self, purpose: &str, id: &str, envelope: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let (header, sealed) = envelope.split_at_checked(HEADER_LEN).ok_or(SealError::Sealed)?;
+        if header[0] != FORMAT {
+            return Err(SealError::Sealed);
+        }
+        if header[1..=KEY_ID_LEN] != self.id {
+            return Err(SealError::OtherKey);
+        }
+        let nonce =
+            Nonce::try_assume_unique_for_key(&header[1 + KEY_ID_LEN..]).map_err(|_| SealError::Sealed)?;
+        let mut secret = Zeroizing::new(sealed.to_vec());
+        let length = self
+            .key
+            .open_in_place(nonce, Aad::from(place(purpose, id)), secret.as_mut_slice())
+            .map_err(|_| SealError::Sealed)?
+            .len();
+        secret.truncate(length);
+        Ok(secret)
+    }
+}
+
+/// The associated data: lengths keep ("ab", "c") and ("a", "bc") apart.
+fn place(purpose: &str, id: &str) -> Vec<u8> {
+    let mut place = Vec::with_capacity(purpose.len() + id.len() + 17);
+    place.push(FORMAT);
+    for part in [purpose, id] {
+        place.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        place.extend_from_slice(part.as_bytes());
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_only_its_owner_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.key");
+        let first = RootKey::open_or_create(&path).unwrap();
+        assert_eq!(first.id, RootKey::open_or_create(&path).unwrap().id);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = RootKey::open_or_create(&path).unwrap_err();
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, b"short").unwrap();
+        assert!(matches!(RootKey::open_or_create(&path), Err(SealError::Damaged { .. })));
+    }
+
+    #[test]
+    fn racing_processes_get_the_same_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.key");
+        let ids: Vec<_> = std::thread::scope(|scope| {
+            let open = || RootKey::open_or_create(&path).unwrap().id;
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(ids.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    #[test]
+    fn a_secret_opens_only_in_its_place() {
+        let (key, other) = (RootKey::new(&[7; 32]).unwrap(), RootKey::new(&[8; 32]).unwrap());
+        let sealed = key.seal("token key", "a", b"secret").unwrap();
+        assert_ne!(sealed, key.seal("token key", "a", b"secret").unwrap());
+        assert_eq!(key.open("token key", "a", &sealed).unwrap().as_slice(), b"secret");
+        assert!(matches!(key.open("token key", "b", &sealed), Err(SealError::Sealed)));
+        assert!(matches!(key.open("token ke", "ya", &sealed), Err(SealError::Sealed)));
+        assert!(matches!(other.open("token key", "a", &sealed), Err(SealError::OtherKey)));
+        for at in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 1;
+            assert!(key.open("token key", "a", &damaged).is_err());
+            assert!(key.open("token key", "a", &sealed[..at]).is_err());
+        }
+    }
+}
