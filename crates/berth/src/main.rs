@@ -1,2 +1,37 @@
-//! The berth binary.
-fn main() {}
+//! The only binary of Berth. It reads the command line and the configuration, puts the roles together and runs them.
+
+mod admin;
+mod cli;
+mod config;
+mod migrate;
+mod password;
+mod reference;
+mod roles;
+mod serve;
+mod terminal;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = match cli::parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            terminal::error(&format!("can't start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli::run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            terminal::error(&failure.to_string());
+            failure.code()
+        }
+    }
+}

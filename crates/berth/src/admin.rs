@@ -1,0 +1,173 @@
+//! `berth admin`: managing the running registry of this machine through its local socket, which only the owner of the
+//! data folder may open.
+
+use std::{io::Read, path::PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use berth_model::{Role, Visibility};
+use berth_oci::RepositoryName;
+use berth_proto::{
+    instance_manager::{
+        CreateGrantRequest, CreateUserRequest, ListAuditRequest, WatchRequest,
+        instance_manager_client::InstanceManagerClient,
+    },
+    metadata::{SetRepositoryVisibilityRequest, metadata_client::MetadataClient},
+};
+use berth_service::{Address, Channel};
+use clap::{Args, Subcommand};
+
+use crate::{
+    cli::{ConfigArguments, Failure},
+    config::{self, Config},
+    terminal,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct AdminArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    #[command(subcommand)]
+    command: AdminCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// Make a user; the password is read from standard input or a file
+    CreateUser {
+        /// Name to log in with
+        name: String,
+        /// File with the password, instead of standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Give a user a role: in the whole instance, or in one namespace or repository
+    Grant {
+        /// The user's name
+        user: String,
+        /// instance-admin, namespace-admin, maintainer, developer or reader
+        role: Role,
+        /// Only in this namespace
+        #[arg(long, conflicts_with = "repository")]
+        namespace: Option<String>,
+        /// Only in this repository
+        #[arg(long)]
+        repository: Option<RepositoryName>,
+    },
+    /// Say who may pull a repository without a grant
+    SetVisibility {
+        /// The repository
+        repository: RepositoryName,
+        /// public or private
+        visibility: Visibility,
+    },
+    /// Print the audit trail, oldest first
+    Audit {
+        /// Entries after this event id
+        #[arg(long, default_value = "")]
+        after: String,
+        /// The most entries
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+}
+
+/// The two services behind the socket, and the default instance.
+struct Registry {
+    metadata: MetadataClient<Channel>,
+    instance_manager: InstanceManagerClient<Channel>,
+    instance_id: String,
+}
+
+impl Registry {
+    async fn connect(config: &Config) -> Result<Self> {
+        let local = match config.grpc_address() {
+            Ok(Address::Unix(path)) => format!("unix:{}", path.display()),
+            Ok(Address::Tcp(address)) => format!("http://{address}"),
+            Err(failure) => bail!("{failure}"),
+        };
+        let address = |peer: &str| if peer.is_empty() { local.clone() } else { peer.to_owned() };
+        let metadata = Channel::remote("metadata", &address(&config.peers.metadata))?;
+        let instance_manager = Channel::remote("instance-manager", &address(&config.peers.instance_manager))?;
+        let mut instance_manager = InstanceManagerClient::new(instance_manager);
+        let hint =
+            || format!("no running registry answers at {local}; start it, or name its folder with --data");
+        let mut settings =
+            instance_manager.watch(WatchRequest { revision: 0 }).await.with_context(hint)?.into_inner();
+        let settings = settings.message().await.with_context(hint)?.with_context(hint)?;
+        let instance = settings.instances.into_iter().find(|instance| instance.default);
+        let instance = instance.ok_or_else(|| anyhow!("the registry has no default instance"))?;
+        Ok(Self { metadata: MetadataClient::new(metadata), instance_manager, instance_id: instance.id })
+    }
+}
+
+fn said(status: &tonic::Status) -> anyhow::Error {
+    anyhow!("{}", berth_proto::from_status(status).message)
+}
+
+/// Runs one command.
+pub(crate) async fn run(arguments: AdminArguments) -> Result<(), Failure> {
+    let config = config::load(&arguments.config)?;
+    let registry = Registry::connect(&config).await?;
+    Ok(command(registry, arguments.command).await?)
+}
+
+async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
+    let instance_id = registry.instance_id.clone();
+    match command {
+        AdminCommand::CreateUser { name, password_file } => {
+            let password = match password_file {
+                Some(file) => std::fs::read_to_string(&file)
+                    .with_context(|| format!("can't read {}", file.display()))?,
+                None => {
+                    let mut text = String::new();
+                    std::io::stdin().read_to_string(&mut text).context("can't read the password")?;
+                    text
+                }
+            };
+            let password = password.trim_end_matches(['\r', '\n']).to_owned();
+            let request = CreateUserRequest { instance_id, name: name.clone(), password };
+            let made =
+                registry.instance_manager.create_user(request).await.map_err(|status| said(&status))?;
+            terminal::line(&format!("user {name} is {}", made.into_inner().user_id));
+        }
+        AdminCommand::Grant { user, role, namespace, repository } => {
+            let request = CreateGrantRequest {
+                instance_id,
+                user: user.clone(),
+                role: role.to_string(),
+                namespace: namespace.unwrap_or_default(),
+                repository: repository.map(|repository| repository.to_string()).unwrap_or_default(),
+            };
+            let made =
+                registry.instance_manager.create_grant(request).await.map_err(|status| said(&status))?;
+            terminal::line(&format!("{user} is {role} by grant {}", made.into_inner().grant_id));
+        }
+        AdminCommand::SetVisibility { repository, visibility } => {
+            let request = SetRepositoryVisibilityRequest {
+                instance_id,
+                path: repository.to_string(),
+                public: visibility == Visibility::Public,
+            };
+            registry.metadata.set_repository_visibility(request).await.map_err(|status| said(&status))?;
+            terminal::line(&format!("{repository} is {}", visibility.as_str()));
+        }
+        AdminCommand::Audit { after, limit } => {
+            let request = ListAuditRequest { instance_id, limit, after };
+            let listed =
+                registry.instance_manager.list_audit(request).await.map_err(|status| said(&status))?;
+            for entry in listed.into_inner().entries {
+                let line = serde_json::json!({
+                    "event_id": entry.event_id,
+                    "type": entry.r#type,
+                    "principal": entry.principal,
+                    "repository": entry.repository,
+                    "digest": entry.digest,
+                    "tag": entry.tag,
+                    "occurred_at": entry.occurred_at,
+                });
+                terminal::line(&line.to_string());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! `berth serve`: bind, build, serve, drain. Reads top to bottom as the list of what a process consists of.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use berth_blobs::Blobs;
+use berth_database::{DataLock, Database};
+use berth_events::{DirectSink, Relay, RelayConfig, RelayMetrics};
+use berth_service::{
+    Address, Channel, Guard, Health, Ids, Limits, Listener, Registry, SharedClock, SystemClock, Tasks,
+    admin_routes, serve, telemetry,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cli::{Failure, ServeArguments},
+    config::{self, Config},
+    password,
+    roles::Role,
+    terminal,
+};
+
+/// The subscriber of artifact events that writes the audit trail.
+const AUDIT_SUBSCRIBER: &str = "audit";
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
+    let config = config::load_for_serving(&arguments)?;
+    telemetry::start(config.log.format, &config.log.filter).map_err(Failure::Config)?;
+    // The first of the process; a second install would be the only way to fail.
+    let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let roles = config.roles();
+    let _lock = if roles.iter().any(|role| role.has_data()) {
+        Some(DataLock::acquire(&config.data).context("can't start")?)
+    } else {
+        None
+    };
+    let process = Process::start(&config, roles).await?;
+    process.run_until_told(Duration::from_secs(config.drain_seconds)).await
+}
+
+/// Opens metadata's database.
+pub(crate) async fn metadata_database(config: &Config, tasks: &Tasks) -> Result<Database> {
+    let postgres = config.postgres(&config.database.metadata_url, "metadata");
+    open_database(config, postgres, berth_metadata::MIGRATIONS, "metadata", tasks).await
+}
+
+/// Opens instance-manager's database.
+pub(crate) async fn instance_manager_database(config: &Config, tasks: &Tasks) -> Result<Database> {
+    let postgres = config.postgres(&config.database.instance_manager_url, "instance_manager");
+    open_database(config, postgres, berth_instance_manager::MIGRATIONS, "instance-manager", tasks).await
+}
+
+async fn open_database(
+    config: &Config,
+    postgres: Option<berth_database::PostgresOptions>,
+    migrations: berth_database::Migrations,
+    name: &str,
+    tasks: &Tasks,
+) -> Result<Database> {
+    let opened = match postgres {
+        Some(options) => Database::open_postgres(&options, migrations.postgres).await,
+        None => {
+            let path = config.data.join(format!("{name}.db"));
+            Database::open_sqlite(&path, migrations.sqlite, Arc::new(SystemClock), tasks).await
+        }
+    };
+    opened.with_context(|| format!("can't open the database of {name}"))
+}
+
+/// A running process.
+struct Process {
+    /// Listeners and the work of requests: stopped first.
+    front: Tasks,
+    /// Relays, followers, database writers: stopped when no request is left.
+    back: Tasks,
+    health: Health,
+    databases: Vec<Database>,
+}
+
+/// What the roles are built from.
+struct Builder<'a> {
+    config: &'a Config,
+    roles: BTreeSet<Role>,
+    clock: SharedClock,
+    ids: Ids,
+    front: Tasks,
+    back: Tasks,
+    health: Health,
+    registry: Registry,
+    grpc: tonic::service::RoutesBuilder,
+    databases: Vec<Database>,
+    metadata: Channel,
+    instance_manager: Channel,
+    audit: Channel,
+    generated_password: bool,
+}
+
+impl Process {
+    async fn start(config: &Config, roles: BTreeSet<Role>) -> Result<Self, Failure> {
+        // Bound before anything is built: a port that is taken is the first thing to know.
+        let mut public = match roles.contains(&Role::Gateway) {
+            true => Some(bind("public", &config.public_address()?).await?),
+            false => None,
+        };
+        if let (Some((certificate, key)), Some(listener)) = (config.tls(), public.take()) {
+            public = Some(
+                listener.with_tls(certificate, key).map_err(|error| Failure::Config(error.to_string()))?,
+            );
+        }
+        let admin = bind("admin", &config.admin_address()?).await?;
+        let grpc = match roles.iter().any(|role| role.has_data()) {
+            true => Some(bind("grpc", &config.grpc_address()?).await?),
+            false => None,
+        };
+        let mut builder = Builder::new(config, roles)?;
+        let blobs = builder.blob_store().await?;
+        builder.instance_manager().await?;
+        builder.metadata().await?;
+        let gateway = builder.gateway(blobs)?;
+        let Builder { front, back, health, registry, grpc: routes, databases, generated_password, .. } =
+            builder;
+        let process = Self { front, back, health, databases };
+        let addresses = (public.as_ref().map(|listener| listener.address().clone()), admin.address().clone());
+        let limits = Limits::default();
+        serve(admin, admin_routes(process.health.clone(), registry), limits, &process.back);
+        if let Some(listener) = grpc {
+            // gRPC connections carry many calls; a role has few peers.
+            let limits = Limits { streams: 4096, ..limits };
+            serve(listener, routes.routes().into_axum_router(), limits, &process.front);
+        }
+        if let (Some(listener), Some(gateway)) = (public, gateway) {
+            serve(listener, gateway, limits, &process.front);
+        }
+        process.health.started();
+        if let (Some(address), admin) = addresses {
+            greet(config, &address, &admin, generated_password);
+        }
+        Ok(process)
+    }
+
+    async fn run_until_told(self, grace: Duration) -> Result<(), Failure> {
+        let told = async {
+            let mut terminate = signal(SignalKind::terminate()).context("can't listen for signals")?;
+            let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for signals")?;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            anyhow::Ok(())
+        };
+        told.await?;
+        tracing::info!("draining");
+        self.health.draining();
+        if !self.front.stop(grace).await {
+            tracing::warn!(
+                "requests were still running when the grace period ended; their uploads can be resumed"
+            );
+        }
+        if !self.back.stop(Duration::from_secs(10)).await {
+            tracing::warn!("background work was still running at the end");
+        }
+        for database in &self.databases {
+            database.close().await;
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn bind(name: &'static str, address: &Address) -> Result<Listener, Failure> {
+    let listener = Listener::bind(name, address).await.map_err(anyhow::Error::from)?;
+    Ok(listener)
+}
+
+impl<'a> Builder<'a> {
+    fn new(config: &'a Config, roles: BTreeSet<Role>) -> Result<Self, Failure> {
+        let clock: SharedClock = Arc::new(SystemClock);
+        let channel = |role: Role, name, address: &str| {
+            if roles.contains(&role) || address.is_empty() {
+                return Ok(Channel::slot(name));
+            }
+            Channel::remote(name, address).map_err(|error| Failure::Config(error.to_string()))
+        };
+        let peers = &config.peers;
+        let metadata = channel(Role::Metadata, "metadata", &peers.metadata)?;
+        let instance_manager = channel(Role::InstanceManager, "instance-manager", &peers.instance_manager)?;
+        let audit = channel(Role::InstanceManager, "audit", &peers.instance_manager)?;
+        Ok(Self {
+            config,
+            roles,
+            ids: Ids::random(Arc::clone(&clock)),
+            clock,
+            front: Tasks::new(),
+            back: Tasks::new(),
+            health: Health::new(),
+            registry: Registry::default(),
+            grpc: tonic::service::RoutesBuilder::default(),
+            databases: Vec::new(),
+            metadata,
+            instance_manager,
+            audit,
+            generated_password: false,
+        })
+    }
+
+    async fn blob_store(&mut self) -> Result<Arc<dyn Blobs>, Failure> {
+        if !self.roles.contains(&Role::BlobStore) {
+            let channel = Channel::remote("blob-store", &self.config.peers.blob_store);
+            // Without the gateway nobody asks for bytes; an empty address then is no mistake.
+            let channel = channel.unwrap_or_else(|_| Channel::slot("blob-store"));
+            return Ok(Arc::new(berth_blob_store::RemoteBlobs::new(channel)));
+        }
+        let deps = berth_blob_store::Deps {
+            data: &self.config.data,
+            tasks: self.back.clone(),
+            registry: &mut self.registry,
+        };
+        let service =
+            berth_blob_store::build(&self.config.blob_store, deps).await.context("can't start blob-store")?;
+        self.grpc.add_service(Guard::new("blob-store", service.server));
+        Ok(service.blobs)
+    }
+
+    async fn instance_manager(&mut self) -> Result<(), Failure> {
+        if !self.roles.contains(&Role::InstanceManager) {
+            return Ok(());
+        }
+        let database = instance_manager_database(self.config, &self.back).await?;
+        self.databases.push(database.clone());
+        let deps = berth_instance_manager::Deps {
+            database,
+            metadata: self.metadata.clone(),
+            clock: Arc::clone(&self.clock),
+            ids: self.ids.clone(),
+            tasks: self.back.clone(),
+            registry: &mut self.registry,
+            data: &self.config.data,
+            admin_password: password::given()?,
+        };
+        let service = berth_instance_manager::build(self.config.instance_manager.clone(), deps)
+            .await
+            .context("can't start instance-manager")?;
+        if let Some(password) = &service.generated_password {
+            password::keep(&self.config.data, password)?;
+            self.generated_password = true;
+        }
+        self.instance_manager.fill(service.server.clone());
+        self.audit.fill(service.subscriber.clone());
+        self.grpc.add_service(Guard::new("instance-manager", service.server));
+        self.grpc.add_service(Guard::new("audit", service.subscriber));
+        Ok(())
+    }
+
+    async fn metadata(&mut self) -> Result<(), Failure> {
+        if !self.roles.contains(&Role::Metadata) {
+            return Ok(());
+        }
+        let database = metadata_database(self.config, &self.back).await?;
+        self.databases.push(database.clone());
+        let deps = berth_metadata::Deps {
+            database,
+            clock: Arc::clone(&self.clock),
+            ids: self.ids.clone(),
+            tasks: self.back.clone(),
+            registry: &mut self.registry,
+            subscribers: vec![AUDIT_SUBSCRIBER.to_owned()],
+        };
+        let service =
+            berth_metadata::build(self.config.metadata.clone(), deps).context("can't start metadata")?;
+        let metrics = RelayMetrics::register(&mut self.registry);
+        let sink = Arc::new(DirectSink::new(self.audit.clone()));
+        let outbox = Arc::clone(&service.outbox);
+        Relay::new(AUDIT_SUBSCRIBER, outbox, sink, RelayConfig::default(), &metrics, &self.ids)
+            .spawn(&service.nudge, &self.back);
+        self.metadata.fill(service.server.clone());
+        self.grpc.add_service(Guard::new("metadata", service.server));
+        Ok(())
+    }
+
+    fn gateway(&mut self, blobs: Arc<dyn Blobs>) -> Result<Option<berth_gateway::Gateway>, Failure> {
+        if !self.roles.contains(&Role::Gateway) {
+            return Ok(None);
+        }
+        let deps = berth_gateway::Deps {
+            metadata: self.metadata.clone(),
+            instance_manager: self.instance_manager.clone(),
+            blobs,
+            clock: Arc::clone(&self.clock),
+            ids: self.ids.clone(),
+            tasks: self.front.clone(),
+            background: self.back.clone(),
+            registry: &mut self.registry,
+        };
+        let gateway = berth_gateway::build(&self.config.gateway, deps);
+        let ready = gateway.clone();
+        self.health.check("instance-manager was not heard", move || ready.ready());
+        Ok(Some(gateway))
+    }
+}
+
+/// Says what a person needs next. A generated password is shown on a terminal only, at the first start only.
+fn greet(config: &Config, public: &Address, admin: &Address, generated_password: bool) {
+    let scheme = if config.tls().is_some() { "https" } else { "http" };
+    let host = match public {
+        Address::Tcp(address) if address.ip().is_loopback() => format!("localhost:{}", address.port()),
+        other => other.to_string(),
+    };
+    terminal::line(&format!(
+        "Berth {} serves {scheme}://{public}; health and metrics: {admin}",
+        env!("CARGO_PKG_VERSION")
+    ));
+    let file = password::file(&config.data);
+    let kept = std::fs::read_to_string(&file).ok();
+    match kept {
+        Some(text) if generated_password && terminal::is_interactive() => {
+            terminal::line(&format!(
+                "Password of user admin: {} (kept in {})",
+                text.trim_end(),
+                file.display()
+            ));
+        }
+        Some(_) => terminal::line(&format!("Password of user admin: in {}", file.display())),
+        None => terminal::line("Password of user admin: as given by BERTH_ADMIN_PASSWORD"),
+    }
+    terminal::line(&format!("Next: docker login -u admin {host}"));
+    terminal::line(&format!("      docker tag <image> {host}/team/app:v1 && docker push {host}/team/app:v1"));
+}
