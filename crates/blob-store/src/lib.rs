@@ -10,11 +10,12 @@ mod remote;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use berth_blobs::Blobs;
 use berth_proto::{MAX_MESSAGE_BYTES, blob_store::blob_store_server::BlobStoreServer};
-use berth_service::Registry;
+use berth_service::{Registry, Tasks};
 
 pub use error::Error;
 pub use filesystem::Filesystem;
@@ -24,6 +25,9 @@ pub use remote::RemoteBlobs;
 
 /// The store that a deployment has from the start.
 pub const DEFAULT_STORE: &str = "default";
+
+/// How often the free room is measured.
+const ROOM_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Settings of blob-store.
 #[derive(
@@ -41,6 +45,8 @@ pub struct Config {
 pub struct Deps<'a> {
     /// The data folder of the process, for the default root.
     pub data: &'a Path,
+    /// What runs beside requests.
+    pub tasks: Tasks,
     /// Where its metrics are registered.
     pub registry: &'a mut Registry,
 }
@@ -61,9 +67,25 @@ pub struct Service {
 pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
     let metrics = Metrics::register(deps.registry);
     let root = config.root.clone().unwrap_or_else(|| deps.data.join("blobs"));
-    let blobs: Arc<dyn Blobs> = Arc::new(Filesystem::open(root, DEFAULT_STORE, metrics).await?);
+    let files = Filesystem::open(root, DEFAULT_STORE, metrics).await?;
+    watch_room(files.clone(), &deps.tasks);
+    let blobs: Arc<dyn Blobs> = Arc::new(files);
     let server = serve(Arc::clone(&blobs));
     Ok(Service { blobs, server })
+}
+
+/// Keeps the gauge of free room current: a full disk should be seen coming.
+fn watch_room(files: Filesystem, tasks: &Tasks) {
+    let stopping = tasks.stopping();
+    tasks.spawn("measure the room of the blob folder", async move {
+        let mut ticks = tokio::time::interval(ROOM_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                _ = ticks.tick() => files.measure_room().await,
+            }
+        }
+    });
 }
 
 /// The gRPC server over any store.

@@ -3,7 +3,7 @@
 use berth_blobs::BlobsError;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
@@ -19,6 +19,7 @@ pub struct Metrics {
     pub(crate) read: Counter,
     pub(crate) syncs: Counter,
     pub(crate) deletes: Counter,
+    pub(crate) room: Gauge,
     errors: Family<ErrorLabels, Counter>,
 }
 
@@ -33,6 +34,8 @@ impl Metrics {
         registry.register_with_unit("read", "Bytes of objects opened for reading", Unit::Bytes, read);
         registry.register("syncs", "Syncs of objects to the device", metrics.syncs.clone());
         registry.register("deletes", "Objects deleted", metrics.deletes.clone());
+        let room = metrics.room.clone();
+        registry.register_with_unit("room", "Bytes that the device still has room for", Unit::Bytes, room);
         registry.register("errors", "Failed calls, by kind", metrics.errors.clone());
         metrics
     }

@@ -1,1 +1,54 @@
-//! Placeholder.
+//! What black-box tests stand on: the built binary as child processes, a private PostgreSQL, a round robin before two
+//! gateways, a small OCI client, and content made from seeds. It ends only what it started itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "test code: what can't be had ends the test that needs it, with its reason"
+)]
+
+mod admin;
+mod client;
+mod content;
+mod deployment;
+mod janitor;
+mod postgres;
+mod process;
+mod proxy;
+pub mod raw;
+mod settings;
+
+pub use client::{Call, Client, Reply, Repository};
+pub use content::{Blob, Content, Image, Manifest, descriptor};
+pub use deployment::{Builder, Deployment, Engine, Layout, Setting};
+pub use postgres::Postgres;
+pub use process::{Berth, binary};
+pub use proxy::RoundRobin;
+pub use settings::shared;
+
+/// The name of the first administrator.
+pub const ADMIN: &str = "admin";
+/// Their password in every deployment of this kit.
+pub const PASSWORD: &str = "correct-horse-battery-staple";
+
+/// How long anything of this kit waits before it says what did not happen.
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Asks `probe` until it has an answer, for a bounded time.
+///
+/// # Errors
+/// Names `what` did not happen in time.
+pub async fn eventually<T, F>(what: &str, mut probe: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = Option<T>>,
+{
+    let started = std::time::Instant::now();
+    loop {
+        if let Some(answer) = probe().await {
+            return Ok(answer);
+        }
+        if started.elapsed() > PATIENCE {
+            anyhow::bail!("{what}: not within {PATIENCE:?}");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

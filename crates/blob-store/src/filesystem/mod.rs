@@ -88,6 +88,20 @@ impl Filesystem {
         .map_err(|error| Error::Root { root: PathBuf::new(), source: io::Error::other(error) })?
     }
 
+    /// Puts the free room of the device into its gauge.
+    pub(crate) async fn measure_room(&self) {
+        let measured = self
+            .blocking(|store| {
+                let device = rustix::fs::fstatvfs(&store.root);
+                device.map_err(|error| BlobsError::io("measure the device", error.into()))
+            })
+            .await;
+        if let Ok(device) = measured {
+            let room = device.f_bavail.saturating_mul(device.f_frsize);
+            self.0.metrics.room.set(i64::try_from(room).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Runs `call` where it may block, and counts its error.
     async fn blocking<T: Send + 'static>(
         &self,

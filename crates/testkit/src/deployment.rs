@@ -1,0 +1,307 @@
+//! A deployment: processes, databases, and where clients reach it.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, bail};
+use tokio::io::AsyncWriteExt;
+
+use crate::{ADMIN, Berth, Client, PASSWORD, Postgres, RoundRobin, binary, janitor};
+
+/// How roles are spread over processes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Layout {
+    /// Every role in one process.
+    OneProcess,
+    /// Each role in a process of its own, gRPC between them.
+    RolesApart,
+}
+
+/// Where rows are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Engine {
+    /// SQLite files.
+    Sqlite,
+    /// A database of its own in a PostgreSQL server.
+    Postgres,
+}
+
+/// What a test runs against.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Setting {
+    /// Processes.
+    pub layout: Layout,
+    /// Databases.
+    pub engine: Engine,
+    /// Gateway processes, where roles are apart; more than one stand behind a round robin.
+    pub gateways: usize,
+}
+
+impl Setting {
+    /// One process on SQLite: what `berth serve` is without any configuration.
+    pub const EMBEDDED: Self = Self { layout: Layout::OneProcess, engine: Engine::Sqlite, gateways: 1 };
+
+    /// The other layouts and engines, with one gateway.
+    pub const fn new(layout: Layout, engine: Engine) -> Self {
+        Self { layout, engine, gateways: 1 }
+    }
+
+    /// The same with that many gateways.
+    #[must_use]
+    pub const fn with_gateways(mut self, gateways: usize) -> Self {
+        self.gateways = gateways;
+        self
+    }
+}
+
+/// Makes a [`Deployment`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    setting: Setting,
+    environment: Vec<(String, String)>,
+}
+
+/// A running deployment. Its processes end when it is dropped, or with the test process.
+#[derive(Debug)]
+pub struct Deployment {
+    setting: Setting,
+    folder: PathBuf,
+    /// Gateways first.
+    processes: Vec<Berth>,
+    round_robin: Option<RoundRobin>,
+}
+
+impl Builder {
+    /// Sets a key of the configuration in every process, as `BERTH__SECTION__KEY` does.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// When a process is not ready in time.
+    pub async fn start(self) -> anyhow::Result<Deployment> {
+        let folder = janitor::new_folder("berth-");
+        let database = match self.setting.engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(Postgres::shared().await.fresh_database().await?),
+        };
+        let plan = Plan { folder: &folder, database: database.as_deref(), environment: &self.environment };
+        let processes = match self.setting.layout {
+            Layout::OneProcess => vec![plan.process("berth", &[], &[])?],
+            Layout::RolesApart => plan.roles_apart(self.setting.gateways)?,
+        };
+        for process in &processes {
+            process.spawn()?;
+        }
+        for process in &processes {
+            process.wait_ready().await?;
+        }
+        let mut deployment = Deployment { setting: self.setting, folder, processes, round_robin: None };
+        if self.setting.gateways > 1 {
+            deployment.round_robin = Some(RoundRobin::start(deployment.gateway_addresses()));
+        }
+        Ok(deployment)
+    }
+}
+
+/// The files of a deployment that is being made.
+struct Plan<'a> {
+    folder: &'a Path,
+    database: Option<&'a str>,
+    environment: &'a [(String, String)],
+}
+
+impl Plan<'_> {
+    fn socket(&self, role: &str) -> String {
+        format!("unix:{}", self.folder.join(format!("{role}.sock")).display())
+    }
+
+    fn process(&self, name: &str, roles: &[&str], peers: &[&str]) -> anyhow::Result<Berth> {
+        let data = self.folder.join(name);
+        let mut config = String::new();
+        writeln!(config, "roles = {roles:?}")?;
+        writeln!(config, "data = {data:?}")?;
+        writeln!(config, "[listen]\npublic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"")?;
+        if !roles.is_empty() {
+            writeln!(config, "grpc = {:?}", self.socket(name))?;
+        }
+        writeln!(config, "[log]\nformat = \"json\"")?;
+        if let Some(url) = self.database {
+            writeln!(config, "[database]\nurl = {url:?}")?;
+        }
+        if !peers.is_empty() {
+            writeln!(config, "[peers]")?;
+            for peer in peers {
+                writeln!(config, "{} = {:?}", peer.replace('-', "_"), self.socket(peer))?;
+            }
+        }
+        let file = self.folder.join(format!("{name}.toml"));
+        std::fs::write(&file, config).with_context(|| format!("can't write {}", file.display()))?;
+        let arguments = vec!["serve".to_owned(), "--config".to_owned(), file.display().to_string()];
+        let mut environment = vec![("BERTH_ADMIN_PASSWORD".to_owned(), PASSWORD.to_owned())];
+        environment.extend(self.environment.iter().cloned());
+        Ok(Berth::new(name, arguments, environment))
+    }
+
+    fn roles_apart(&self, gateways: usize) -> anyhow::Result<Vec<Berth>> {
+        let mut processes = Vec::new();
+        for number in 1..=gateways {
+            let name = format!("gateway-{number}");
+            processes.push(self.process(
+                &name,
+                &["gateway"],
+                &["metadata", "instance-manager", "blob-store"],
+            )?);
+        }
+        processes.push(self.process("metadata", &["metadata"], &["instance-manager", "blob-store"])?);
+        processes.push(self.process("instance-manager", &["instance-manager"], &["metadata"])?);
+        processes.push(self.process("blob-store", &["blob-store"], &[])?);
+        Ok(processes)
+    }
+}
+
+impl Deployment {
+    /// A deployment of `setting`.
+    pub fn builder(setting: Setting) -> Builder {
+        Builder { setting, environment: Vec::new() }
+    }
+
+    /// What it is.
+    pub fn setting(&self) -> Setting {
+        self.setting
+    }
+
+    /// Where clients reach it: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// The address behind [`Self::url`].
+    pub fn address(&self) -> SocketAddr {
+        match &self.round_robin {
+            Some(round_robin) => round_robin.address(),
+            None => self.gateway_addresses()[0],
+        }
+    }
+
+    fn gateway_addresses(&self) -> Vec<SocketAddr> {
+        let gateways = &self.processes[..self.setting.gateways];
+        gateways.iter().map(|gateway| gateway.address("public").expect("a gateway listens")).collect()
+    }
+
+    /// A client of the administrator.
+    pub fn client(&self) -> Client {
+        Client::new(self.url()).with_credentials(ADMIN, PASSWORD)
+    }
+
+    /// A client of the administrator that speaks to one gateway alone.
+    pub fn client_of_gateway(&self, number: usize) -> Client {
+        Client::new(self.processes[number].url()).with_credentials(ADMIN, PASSWORD)
+    }
+
+    /// A client of nobody.
+    pub fn anonymous(&self) -> Client {
+        Client::new(self.url())
+    }
+
+    /// Runs `berth admin` with these arguments against the deployment, and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails; its message is the error.
+    pub async fn admin(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
+        let config = self.folder.join(format!("{}.toml", self.processes[0].name()));
+        let mut child = tokio::process::Command::new(binary())
+            .arg("admin")
+            .arg("--config")
+            .arg(config)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut stdin = child.stdin.take().context("no standard input")?;
+        stdin.write_all(input.as_bytes()).await?;
+        drop(stdin);
+        let output = child.wait_with_output().await?;
+        if !output.status.success() {
+            bail!("berth admin {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Makes a user without any grant, and a client of theirs.
+    ///
+    /// # Errors
+    /// When there is one of that name.
+    pub async fn new_user(&self, name: &str) -> anyhow::Result<Client> {
+        self.admin(&["create-user", name], PASSWORD).await?;
+        Ok(Client::new(self.url()).with_credentials(name, PASSWORD))
+    }
+
+    /// The whole audit trail, oldest first.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn audit(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        let (mut entries, mut after) = (Vec::<serde_json::Value>::new(), String::new());
+        loop {
+            let page = self.admin(&["audit", "--limit", "500", "--after", &after], "").await?;
+            let page: Vec<serde_json::Value> =
+                page.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+            let Some(last) = page.last().and_then(|entry| entry["event_id"].as_str()) else {
+                return Ok(entries);
+            };
+            last.clone_into(&mut after);
+            entries.extend(page);
+        }
+    }
+
+    /// The processes, gateways first.
+    pub fn processes(&self) -> &[Berth] {
+        &self.processes
+    }
+
+    /// The process that runs `role`.
+    pub fn process(&self, role: &str) -> &Berth {
+        let named = self.processes.iter().find(|process| process.name() == role);
+        named.unwrap_or(&self.processes[0])
+    }
+
+    /// The folder that holds everything of it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Restarts a process after `kill -9`, on the same data, and leads new connections to its new port.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn restart(&self, role: &str) -> anyhow::Result<()> {
+        self.process(role).restart().await?;
+        if let Some(round_robin) = &self.round_robin {
+            round_robin.retarget(self.gateway_addresses());
+        }
+        Ok(())
+    }
+
+    /// Resident memory of all processes in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.processes.iter().filter_map(Berth::resident_bytes).sum()
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        self.processes.clear();
+        let _removed_later = std::fs::remove_dir_all(&self.folder);
+    }
+}
