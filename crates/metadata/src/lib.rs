@@ -1,1 +1,140 @@
-//! Placeholder.
+//! metadata: what there *is*. It owns namespaces, repositories and their counters, manifests, tags, links, blobs,
+//! referrers, upload sessions, review queues and the events about them, and judges limits in the transaction that
+//! would exceed them. It never touches a byte of a blob and never asks storage whether something exists.
+//!
+//! Every write is one unit of work over [`berth_database`]; the rules of the hard parts are in `docs/architecture.md`.
+
+mod access;
+mod blob;
+mod error;
+mod event;
+mod grpc;
+mod lease;
+mod manifest;
+mod outbox;
+mod referrer;
+mod repository;
+mod resolve;
+mod store;
+mod tag;
+mod upload;
+
+use std::{sync::Arc, time::Duration};
+
+use berth_database::Database;
+use berth_events::{Nudge, Outbox};
+use berth_proto::{MAX_MESSAGE_BYTES, metadata::metadata_server::MetadataServer};
+use berth_service::{Ids, Registry, SharedClock};
+
+pub use error::Error;
+pub use grpc::MetadataService;
+pub use store::{MIGRATIONS, migrator};
+
+/// Settings of metadata.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Content that was just pushed, mounted or asked for with push right is safe from collection for this many
+    /// seconds, whatever the other delays are.
+    pub review_floor_seconds: u64,
+    /// How many seconds after something may have become unneeded it is reviewed. Never less than the floor.
+    pub review_delay_seconds: u64,
+    /// How many seconds an object outlives its last row, so that downloads that run can end.
+    pub object_grace_seconds: u64,
+    /// The store that takes the bytes of new uploads.
+    pub store_id: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            review_floor_seconds: 3600,
+            review_delay_seconds: 24 * 3600,
+            object_grace_seconds: 3600,
+            store_id: "default".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn review_floor(&self) -> Duration {
+        Duration::from_secs(self.review_floor_seconds)
+    }
+
+    pub(crate) fn review_after(&self) -> Duration {
+        Duration::from_secs(self.review_delay_seconds.max(self.review_floor_seconds))
+    }
+
+    pub(crate) fn object_grace(&self) -> Duration {
+        Duration::from_secs(self.object_grace_seconds)
+    }
+}
+
+/// What metadata stands on.
+#[derive(Debug)]
+pub struct Deps<'a> {
+    /// A database with [`MIGRATIONS`] applied.
+    pub database: Database,
+    /// Where ids come from.
+    pub ids: Ids,
+    /// The clock; on PostgreSQL the database's own is used inside transactions.
+    pub clock: SharedClock,
+    /// Who gets the events: each has a delivery of every event. Without any, no events are written.
+    pub subscribers: Vec<String>,
+    /// Where metrics are registered.
+    pub registry: &'a mut Registry,
+}
+
+/// The running service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The server, for a listener or a local channel.
+    pub server: MetadataServer<MetadataService>,
+    /// The events, for a relay to each subscriber.
+    pub outbox: Arc<dyn Outbox>,
+    /// Goes off after every transaction with events; for the relays.
+    pub nudge: Nudge,
+}
+
+/// The domain: units of work and reads. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Metadata {
+    pub(crate) database: Database,
+    pub(crate) ids: Ids,
+    pub(crate) clock: SharedClock,
+    pub(crate) config: Arc<Config>,
+    pub(crate) leases: Arc<lease::Leases>,
+    pub(crate) journal: event::Journal,
+    pub(crate) nudge: Nudge,
+}
+
+impl Metadata {
+    pub(crate) fn new(
+        config: Config,
+        database: Database,
+        ids: Ids,
+        clock: SharedClock,
+        subscribers: Vec<String>,
+    ) -> Self {
+        Self {
+            database,
+            journal: event::Journal { ids: ids.clone(), subscribers: subscribers.into() },
+            ids,
+            clock,
+            config: Arc::new(config),
+            leases: Arc::default(),
+            nudge: Nudge::default(),
+        }
+    }
+}
+
+/// Builds the service. It starts no tasks of its own.
+pub fn build(config: Config, deps: Deps<'_>) -> Service {
+    let metadata = Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers);
+    let nudge = metadata.nudge.clone();
+    let outbox = Arc::new(outbox::MetadataOutbox(metadata.clone()));
+    let server = MetadataServer::new(MetadataService::new(metadata, deps.registry))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Service { server, outbox, nudge }
+}

@@ -1,0 +1,85 @@
+//! On what a token's access to a path rests, compared with what is at the path inside the transaction that acts.
+
+use berth_model::{InstanceId, NamespaceId, RepositoryId};
+use berth_oci::{ErrorCode, Problem, RepositoryName};
+use berth_proto::{metadata as proto, parse, require};
+
+use crate::error::{Error, Result};
+
+/// Who acts where, by which right.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub(crate) instance: InstanceId,
+    pub(crate) path: RepositoryName,
+    pub(crate) bound_to: Binding,
+    pub(crate) principal: String,
+}
+
+/// What was at the path when the token was issued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Binding {
+    /// The repository.
+    Repository(RepositoryId),
+    /// Its namespace; the repository was absent.
+    Namespace(NamespaceId),
+    /// Only the instance.
+    Instance(InstanceId),
+}
+
+impl Access {
+    /// Reads the message.
+    pub(crate) fn read(access: Option<proto::Access>) -> std::result::Result<Self, Problem> {
+        use proto::access::BoundTo;
+        let access = require("access", access)?;
+        let bound_to = match require("access.bound_to", access.bound_to)? {
+            BoundTo::RepositoryId(id) => Binding::Repository(parse("access.repository_id", &id)?),
+            BoundTo::NamespaceId(id) => Binding::Namespace(parse("access.namespace_id", &id)?),
+            BoundTo::BoundInstanceId(id) => Binding::Instance(parse("access.bound_instance_id", &id)?),
+        };
+        let path: RepositoryName = access
+            .path
+            .parse()
+            .map_err(|error: berth_oci::NameError| Problem::new(ErrorCode::NameInvalid, error.to_string()))?;
+        Ok(Self {
+            instance: parse("access.instance_id", &access.instance_id)?,
+            path,
+            bound_to,
+            principal: access.principal,
+        })
+    }
+
+    /// Whether the right covers a repository that is at the path now.
+    pub(crate) fn check_repository(&self, id: &str, namespace: &str) -> Result<()> {
+        let fits = match self.bound_to {
+            Binding::Repository(bound) => bound.to_string() == id,
+            Binding::Namespace(bound) => bound.to_string() == namespace,
+            Binding::Instance(bound) => bound == self.instance,
+        };
+        if fits { Ok(()) } else { Err(reissued()) }
+    }
+
+    /// Whether the right covers making a repository in `namespace`, which is none if that has to be made too.
+    pub(crate) fn check_making(&self, namespace: Option<&str>) -> Result<()> {
+        let fits = match self.bound_to {
+            Binding::Repository(_) => false,
+            Binding::Namespace(bound) => namespace.is_some_and(|namespace| bound.to_string() == namespace),
+            Binding::Instance(bound) => bound == self.instance,
+        };
+        if fits { Ok(()) } else { Err(reissued()) }
+    }
+
+    /// Whether the right may speak of a path at which there is no repository.
+    pub(crate) fn check_absent(&self) -> Result<()> {
+        match self.bound_to {
+            Binding::Repository(_) => Err(reissued()),
+            Binding::Namespace(_) | Binding::Instance(_) => Ok(()),
+        }
+    }
+}
+
+fn reissued() -> Error {
+    Error::new(
+        ErrorCode::Unauthorized,
+        "the token was issued for another repository of this name; log in again",
+    )
+}

@@ -1,0 +1,87 @@
+//! Events, written in the transaction of their effect: one row, and one delivery for each subscriber.
+
+use berth_database::{Transaction, args};
+use berth_oci::Digest;
+use berth_proto::events::{Artifact, Event, event::Payload};
+use berth_service::Ids;
+use prost::Message as _;
+
+use crate::store::statements as sql;
+use crate::{access::Access, error::Result};
+
+/// The name of the sequence that orders events, and with them the moves of a tag.
+pub(crate) const SEQUENCE: &str = "event";
+
+/// Writes events into a transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    pub(crate) ids: Ids,
+    pub(crate) subscribers: std::sync::Arc<[String]>,
+}
+
+/// What happened; the words of the event types.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Pushed,
+    Tagged,
+    Deleted,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pushed => "artifact.pushed",
+            Self::Tagged => "artifact.tagged",
+            Self::Deleted => "artifact.deleted",
+        }
+    }
+}
+
+impl Journal {
+    /// Writes an artifact event. `sequence` was taken under the lock of the tag's or the manifest's row.
+    pub(crate) async fn write(
+        &self,
+        tx: &mut Transaction,
+        kind: Kind,
+        access: &Access,
+        sequence: i64,
+        artifact: Artifact,
+    ) -> Result<()> {
+        if self.subscribers.is_empty() {
+            return Ok(());
+        }
+        let key = if artifact.tag.is_empty() {
+            format!("{}@{}", artifact.repository_id, artifact.digest)
+        } else {
+            format!("{}:{}", artifact.repository_id, artifact.tag)
+        };
+        let now = tx.now();
+        let id = self.ids.ulid().to_string();
+        let event = Event {
+            id: id.clone(),
+            r#type: kind.name().to_owned(),
+            key: key.clone(),
+            sequence,
+            occurred_at: now.0,
+            instance_id: access.instance.to_string(),
+            payload: Some(Payload::Artifact(artifact)),
+        };
+        tx.execute(&sql::ADD_EVENT, args![id.clone(), sequence, event.encode_to_vec(), now]).await?;
+        for subscriber in self.subscribers.iter() {
+            let args = args![subscriber, sequence, id.clone(), key.clone(), now];
+            tx.execute(&sql::ADD_DELIVERY, args).await?;
+        }
+        Ok(())
+    }
+}
+
+/// An event's artifact with what every one has.
+pub(crate) fn artifact(access: &Access, repository: &str, digest: &Digest) -> Artifact {
+    Artifact {
+        repository_id: repository.to_owned(),
+        repository: access.path.to_string(),
+        principal: access.principal.clone(),
+        digest: digest.to_string(),
+        ..Artifact::default()
+    }
+}

@@ -1,0 +1,469 @@
+//! The tonic server: reads the request into types, calls the domain, maps the error. Nothing else.
+
+use std::{collections::BTreeSet, future::Future, time::Instant};
+
+use berth_database::TextList;
+use berth_model::{NamespaceId, RepositoryId};
+use berth_oci::{Algorithm, Digest, DigestError, ErrorCode, MediaType, Problem, RepositoryName, Tag};
+use berth_proto::{
+    metadata as proto, metadata::metadata_server::Metadata as Server, optional, parse, require, to_status,
+};
+use berth_service::Registry;
+use prometheus_client::{encoding::EncodeLabelSet, metrics::family::Family, metrics::histogram::Histogram};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    Metadata,
+    access::Access,
+    error::Error,
+    repository::Readable,
+    resolve::{Content, Wanted},
+    upload::{Append, Lease, Progress, Upload},
+};
+
+/// The most rows of one page; a larger `limit` gets as many.
+const MAX_PAGE: u32 = 10_000;
+
+/// The gRPC server of metadata.
+#[derive(Clone, Debug)]
+pub struct MetadataService {
+    metadata: Metadata,
+    calls: Family<Call, Histogram, fn() -> Histogram>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Call {
+    method: &'static str,
+    outcome: &'static str,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new([0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl MetadataService {
+    pub(crate) fn new(metadata: Metadata, registry: &mut Registry) -> Self {
+        let calls = Family::new_with_constructor(histogram as fn() -> Histogram);
+        registry.register(
+            "berth_metadata_call_seconds",
+            "Time to answer a metadata call, by method and outcome",
+            calls.clone(),
+        );
+        Self { metadata, calls }
+    }
+
+    /// Times a call and turns its error into a status.
+    async fn answer<T>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Answer<T> {
+        let started = Instant::now();
+        let result = call.await.map_err(Problem::from);
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(problem) if problem.code.http_status() < 500 => "refused",
+            Err(_) => "failed",
+        };
+        self.calls.get_or_create(&Call { method, outcome }).observe(started.elapsed().as_secs_f64());
+        result.map(Response::new).map_err(to_status)
+    }
+}
+
+fn digest(text: &str) -> Result<Digest, Problem> {
+    text.parse().map_err(|error: DigestError| Problem::new(ErrorCode::DigestInvalid, error.to_string()))
+}
+
+fn some_digest(text: &str) -> Result<Option<Digest>, Problem> {
+    if text.is_empty() { Ok(None) } else { digest(text).map(Some) }
+}
+
+fn some_algorithm(text: &str) -> Result<Option<Algorithm>, Problem> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |error: DigestError| Problem::new(ErrorCode::DigestInvalid, error.to_string());
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn name(text: &str) -> Result<RepositoryName, Problem> {
+    text.parse()
+        .map_err(|error: berth_oci::NameError| Problem::new(ErrorCode::NameInvalid, error.to_string()))
+}
+
+fn tag(text: &str) -> Result<Tag, Problem> {
+    text.parse().map_err(|error: berth_oci::TagError| Problem::new(ErrorCode::TagInvalid, error.to_string()))
+}
+
+fn readable(set: Option<proto::ReadableSet>) -> Result<Readable, Problem> {
+    let set = set.unwrap_or_default();
+    for id in &set.namespace_ids {
+        parse::<NamespaceId>("readable.namespace_ids", id)?;
+    }
+    for id in &set.repository_ids {
+        parse::<RepositoryId>("readable.repository_ids", id)?;
+    }
+    Ok(Readable {
+        everything: set.everything,
+        namespaces: TextList(set.namespace_ids),
+        repositories: TextList(set.repository_ids),
+    })
+}
+
+/// A position in a list of names, which contain no NUL character, as the database's texts don't.
+fn position(text: &str) -> &str {
+    text.split('\0').next().unwrap_or_default()
+}
+
+fn content(content: Content) -> proto::Content {
+    let size = content.size;
+    proto::Content {
+        digest: content.digest.to_string(),
+        size,
+        media_type: content.media_type,
+        object: content.object.map(|object| proto::Object {
+            store_id: object.store_id,
+            key: object.key,
+            size,
+            format: i32::try_from(object.format).unwrap_or(i32::MAX),
+        }),
+    }
+}
+
+fn upload(upload: &Upload) -> proto::Upload {
+    proto::Upload {
+        id: upload.id.to_string(),
+        offset: upload.offset,
+        algorithm: upload.algorithm.map(|algorithm| algorithm.to_string()).unwrap_or_default(),
+    }
+}
+
+fn lease(lease: Lease) -> proto::Lease {
+    proto::Lease {
+        upload_id: lease.upload.to_string(),
+        epoch: lease.epoch,
+        offset: lease.offset,
+        hash_state: lease.hash_state.into(),
+        algorithm: lease.algorithm.to_string(),
+        algorithm_explicit: lease.algorithm_explicit,
+        store_id: lease.store_id,
+        object_key: lease.object_key,
+        expires_at: lease.expires_at.0,
+        committed_digest: lease.committed.map(|digest| digest.to_string()).unwrap_or_default(),
+    }
+}
+
+/// An id of an upload comes from a URL: what isn't one is an upload that doesn't exist.
+fn upload_id(text: &str) -> Result<berth_model::UploadId, Problem> {
+    text.parse()
+        .map_err(|_| Problem::new(ErrorCode::BlobUploadUnknown, "there is no such upload; start a new one"))
+}
+
+#[tonic::async_trait]
+impl Server for MetadataService {
+    async fn resolve(&self, request: Request<proto::ResolveRequest>) -> Answer<proto::ResolveResponse> {
+        use proto::resolve_request::Reference;
+        let request = request.into_inner();
+        self.answer("resolve", async {
+            let wanted = match require("reference", request.reference)? {
+                Reference::Tag(text) => Wanted::Tag(tag(&text)?),
+                Reference::ManifestDigest(text) => Wanted::Manifest(digest(&text)?),
+                Reference::BlobDigest(text) => Wanted::Blob(digest(&text)?),
+                Reference::RepositoryOnly(_) => Wanted::Repository,
+            };
+            let instance = parse("instance_id", &request.instance_id)?;
+            let resolved = self.metadata.resolve(instance, &name(&request.path)?, &wanted).await?;
+            Ok(proto::ResolveResponse {
+                repository_id: resolved.repository.unwrap_or_default(),
+                namespace_id: resolved.namespace.unwrap_or_default(),
+                public: resolved.public,
+                content: resolved.content.map(content),
+            })
+        })
+        .await
+    }
+
+    async fn read_manifest(
+        &self,
+        request: Request<proto::ReadManifestRequest>,
+    ) -> Answer<proto::ReadManifestResponse> {
+        let request = request.into_inner();
+        self.answer("read_manifest", async {
+            let repository = parse("repository_id", &request.repository_id)?;
+            let payload = self.metadata.read_manifest(repository, &digest(&request.digest)?).await?;
+            Ok(proto::ReadManifestResponse { payload: payload.map(Into::into) })
+        })
+        .await
+    }
+
+    async fn hold_content(
+        &self,
+        request: Request<proto::HoldContentRequest>,
+    ) -> Answer<proto::HoldContentResponse> {
+        let request = request.into_inner();
+        self.answer("hold_content", async {
+            let instance = parse("instance_id", &request.instance_id)?;
+            let repository = parse("repository_id", &request.repository_id)?;
+            let digest = digest(&request.digest)?;
+            self.metadata.hold_content(instance, repository, digest, request.manifest).await?;
+            Ok(proto::HoldContentResponse {})
+        })
+        .await
+    }
+
+    async fn lookup_repositories(
+        &self,
+        request: Request<proto::LookupRepositoriesRequest>,
+    ) -> Answer<proto::LookupRepositoriesResponse> {
+        let request = request.into_inner();
+        self.answer("lookup_repositories", async {
+            let instance = parse("instance_id", &request.instance_id)?;
+            let paths = request.paths.iter().map(|path| name(path)).collect::<Result<_, _>>()?;
+            let identities = self.metadata.lookup_repositories(instance, paths).await?;
+            let repositories = identities.into_iter().map(|identity| proto::RepositoryIdentity {
+                path: identity.path,
+                repository_id: identity.repository.unwrap_or_default(),
+                namespace_id: identity.namespace.unwrap_or_default(),
+                public: identity.public,
+            });
+            Ok(proto::LookupRepositoriesResponse { repositories: repositories.collect() })
+        })
+        .await
+    }
+
+    async fn list_repositories(
+        &self,
+        request: Request<proto::ListRepositoriesRequest>,
+    ) -> Answer<proto::ListRepositoriesResponse> {
+        let request = request.into_inner();
+        self.answer("list_repositories", async {
+            let instance = parse("instance_id", &request.instance_id)?;
+            let readable = readable(request.readable)?;
+            let limit = request.limit.min(MAX_PAGE);
+            let (paths, more) =
+                self.metadata.list_repositories(instance, readable, position(&request.last), limit).await?;
+            Ok(proto::ListRepositoriesResponse { paths, more })
+        })
+        .await
+    }
+
+    async fn set_repository_visibility(
+        &self,
+        request: Request<proto::SetRepositoryVisibilityRequest>,
+    ) -> Answer<proto::SetRepositoryVisibilityResponse> {
+        let request = request.into_inner();
+        self.answer("set_repository_visibility", async {
+            let instance = parse("instance_id", &request.instance_id)?;
+            self.metadata.set_visibility(instance, name(&request.path)?, request.public).await?;
+            Ok(proto::SetRepositoryVisibilityResponse {})
+        })
+        .await
+    }
+
+    async fn start_upload(&self, request: Request<proto::StartUploadRequest>) -> Answer<proto::Upload> {
+        let request = request.into_inner();
+        self.answer("start_upload", async {
+            let access = Access::read(request.access)?;
+            Ok(upload(&self.metadata.start_upload(access, some_algorithm(&request.algorithm)?).await?))
+        })
+        .await
+    }
+
+    async fn get_upload(&self, request: Request<proto::GetUploadRequest>) -> Answer<proto::Upload> {
+        let request = request.into_inner();
+        self.answer("get_upload", async {
+            let access = Access::read(request.access)?;
+            Ok(upload(&self.metadata.get_upload(access, upload_id(&request.upload_id)?).await?))
+        })
+        .await
+    }
+
+    async fn begin_append(&self, request: Request<proto::BeginAppendRequest>) -> Answer<proto::Lease> {
+        let request = request.into_inner();
+        self.answer("begin_append", async {
+            let append = Append {
+                access: Access::read(request.access)?,
+                upload: upload_id(&request.upload_id)?,
+                offset: request.offset,
+                digest: some_digest(&request.digest)?,
+            };
+            Ok(lease(self.metadata.begin_append(append).await?))
+        })
+        .await
+    }
+
+    async fn checkpoint(
+        &self,
+        request: Request<proto::CheckpointRequest>,
+    ) -> Answer<proto::CheckpointResponse> {
+        let request = request.into_inner();
+        self.answer("checkpoint", async {
+            let progress = Progress {
+                upload: upload_id(&request.upload_id)?,
+                epoch: request.epoch,
+                offset: request.offset,
+                hash_state: request.hash_state.into(),
+            };
+            Ok(proto::CheckpointResponse { expires_at: self.metadata.checkpoint(progress).await?.0 })
+        })
+        .await
+    }
+
+    async fn end_append(&self, request: Request<proto::EndAppendRequest>) -> Answer<proto::Upload> {
+        let request = request.into_inner();
+        self.answer("end_append", async {
+            let progress = Progress {
+                upload: upload_id(&request.upload_id)?,
+                epoch: request.epoch,
+                offset: request.offset,
+                hash_state: request.hash_state.into(),
+            };
+            Ok(upload(&self.metadata.end_append(progress).await?))
+        })
+        .await
+    }
+
+    async fn commit_upload(
+        &self,
+        request: Request<proto::CommitUploadRequest>,
+    ) -> Answer<proto::CommitUploadResponse> {
+        let request = request.into_inner();
+        self.answer("commit_upload", async {
+            let access = Access::read(request.access)?;
+            let upload = upload_id(&request.upload_id)?;
+            let digest = digest(&request.digest)?;
+            self.metadata.commit_upload(access, upload, request.epoch, digest, request.size).await?;
+            Ok(proto::CommitUploadResponse {})
+        })
+        .await
+    }
+
+    async fn cancel_upload(
+        &self,
+        request: Request<proto::CancelUploadRequest>,
+    ) -> Answer<proto::CancelUploadResponse> {
+        let request = request.into_inner();
+        self.answer("cancel_upload", async {
+            let access = Access::read(request.access)?;
+            self.metadata.cancel_upload(access, upload_id(&request.upload_id)?).await?;
+            Ok(proto::CancelUploadResponse {})
+        })
+        .await
+    }
+
+    async fn mount_blob(
+        &self,
+        request: Request<proto::MountBlobRequest>,
+    ) -> Answer<proto::MountBlobResponse> {
+        let request = request.into_inner();
+        self.answer("mount_blob", async {
+            let access = Access::read(request.access)?;
+            // Where the client saw the blob adds nothing to what it may read: the search covers that repository.
+            optional::<RepositoryName>("from", &request.from)?;
+            let readable = readable(request.readable)?;
+            let mounted = self.metadata.mount_blob(access, digest(&request.digest)?, readable).await?;
+            Ok(proto::MountBlobResponse { mounted })
+        })
+        .await
+    }
+
+    async fn delete_blob(
+        &self,
+        request: Request<proto::DeleteBlobRequest>,
+    ) -> Answer<proto::DeleteBlobResponse> {
+        let request = request.into_inner();
+        self.answer("delete_blob", async {
+            let access = Access::read(request.access)?;
+            self.metadata.delete_blob(access, digest(&request.digest)?).await?;
+            Ok(proto::DeleteBlobResponse {})
+        })
+        .await
+    }
+
+    async fn put_manifest(
+        &self,
+        request: Request<proto::PutManifestRequest>,
+    ) -> Answer<proto::PutManifestResponse> {
+        let request = request.into_inner();
+        self.answer("put_manifest", async {
+            let access = Access::read(request.access)?;
+            let digest = digest(&request.digest)?;
+            let media_type: MediaType =
+                request.media_type.parse().map_err(|error: <MediaType as std::str::FromStr>::Err| {
+                    Problem::new(ErrorCode::ManifestInvalid, error.to_string())
+                })?;
+            let tags = request.tags.iter().map(|text| tag(text)).collect::<Result<BTreeSet<_>, _>>()?;
+            let pushed =
+                self.metadata.put_manifest(access, digest, &media_type, request.payload, tags).await?;
+            Ok(proto::PutManifestResponse {
+                subject: pushed.subject.map(|subject| subject.to_string()).unwrap_or_default(),
+                tags: pushed.tags,
+            })
+        })
+        .await
+    }
+
+    async fn delete_manifest(
+        &self,
+        request: Request<proto::DeleteManifestRequest>,
+    ) -> Answer<proto::DeleteManifestResponse> {
+        let request = request.into_inner();
+        self.answer("delete_manifest", async {
+            let access = Access::read(request.access)?;
+            self.metadata.delete_manifest(access, digest(&request.digest)?).await?;
+            Ok(proto::DeleteManifestResponse {})
+        })
+        .await
+    }
+
+    async fn delete_tag(
+        &self,
+        request: Request<proto::DeleteTagRequest>,
+    ) -> Answer<proto::DeleteTagResponse> {
+        let request = request.into_inner();
+        self.answer("delete_tag", async {
+            let access = Access::read(request.access)?;
+            self.metadata.delete_tag(access, tag(&request.tag)?).await?;
+            Ok(proto::DeleteTagResponse {})
+        })
+        .await
+    }
+
+    async fn list_tags(&self, request: Request<proto::ListTagsRequest>) -> Answer<proto::ListTagsResponse> {
+        let request = request.into_inner();
+        self.answer("list_tags", async {
+            let repository = parse("repository_id", &request.repository_id)?;
+            let limit = request.limit.min(MAX_PAGE);
+            let (tags, more) = self.metadata.list_tags(repository, position(&request.last), limit).await?;
+            Ok(proto::ListTagsResponse { tags, more })
+        })
+        .await
+    }
+
+    async fn list_referrers(
+        &self,
+        request: Request<proto::ListReferrersRequest>,
+    ) -> Answer<proto::ListReferrersResponse> {
+        let request = request.into_inner();
+        self.answer("list_referrers", async {
+            let repository = parse("repository_id", &request.repository_id)?;
+            let subject = digest(&request.subject)?;
+            let last = some_digest(&request.last_digest)?;
+            let limit = request.limit.min(MAX_PAGE);
+            let kind = request.artifact_type.replace('\0', "\u{fffd}");
+            let page =
+                self.metadata.list_referrers(repository, &subject, &kind, last.as_ref(), limit).await?;
+            let referrers = page.0.into_iter().map(|referrer| proto::Referrer {
+                digest: referrer.digest.to_string(),
+                media_type: referrer.media_type,
+                size: referrer.size,
+                artifact_type: referrer.artifact_type,
+                annotations: referrer.annotations.into_iter().collect(),
+            });
+            Ok(proto::ListReferrersResponse { referrers: referrers.collect(), more: page.1 })
+        })
+        .await
+    }
+}

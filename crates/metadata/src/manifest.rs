@@ -1,0 +1,277 @@
+//! Manifests: pushed with everything they hold or not at all, never deleted under what holds them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use berth_database::{BytesList, Transaction, args};
+use berth_oci::{Digest, ErrorCode, ManifestError, ManifestView, MediaType, Problem, Tag};
+use bytes::Bytes;
+
+use crate::{
+    Metadata,
+    access::Access,
+    error::{Error, Result},
+    event::{self, Kind},
+    repository::{self, Maker},
+    store::{self, statements as sql},
+    tag,
+};
+
+/// A manifest to store, read and checked before the transaction.
+#[derive(Debug)]
+struct Put {
+    metadata: Metadata,
+    access: Access,
+    maker: Maker,
+    digest: Digest,
+    view: ManifestView,
+    annotations: String,
+    payload: Bytes,
+    tags: BTreeSet<Tag>,
+}
+
+/// The blobs and children that a manifest names and its repository doesn't have.
+fn missing(what: &[Digest]) -> Error {
+    let shown: Vec<String> = what.iter().take(100).map(Digest::to_string).collect();
+    let message = format!(
+        "the repository lacks content that the manifest names, {} in all, first {}; push that first",
+        what.len(),
+        shown.first().map_or("", String::as_str)
+    );
+    Problem::new(ErrorCode::ManifestBlobUnknown, message)
+        .with_detail(serde_json::json!({ "digests": shown }))
+        .into()
+}
+
+async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
+    let Put { metadata, access, digest, view, .. } = input;
+    let repository = repository::find_or_make(tx, access, &input.maker).await?;
+    let now = tx.now();
+    if repository.provisional {
+        tx.execute(&sql::CONFIRM_REPOSITORY, args![repository.id.as_str(), now]).await?;
+    }
+    let before = tag::lock(tx, &repository.id, &input.tags).await?;
+    let mut reviewed: BTreeSet<Digest> = before.values().copied().collect();
+    reviewed.insert(*digest);
+    review(tx, metadata, &repository.id, &reviewed).await?;
+    let held = hold_blobs(tx, metadata, &repository.id, view).await?;
+    check_children(tx, &repository.id, view, &held.missing).await?;
+    let key = || args![repository.id.as_str(), digest.to_bytes()];
+    let args = args![
+        repository.id.as_str(),
+        digest.to_bytes(),
+        store::stored_size(input.payload.len() as u64)?,
+        view.media_type.as_str(),
+        view.artifact_type.as_deref(),
+        view.subject.as_ref().map(Digest::to_bytes),
+        now,
+        input.annotations.as_str(),
+        &input.payload[..],
+    ];
+    let is_new = tx.execute(&sql::ADD_MANIFEST, args).await? == 1;
+    if is_new {
+        let mut args = key();
+        args.push(held.digests.into());
+        tx.execute(&sql::ADD_MANIFEST_BLOBS, args).await?;
+        let mut args = key();
+        args.push(store::digests(&view.children).into());
+        tx.execute(&sql::ADD_MANIFEST_CHILDREN, args).await?;
+        let sequence = tx.sequence(event::SEQUENCE).await?;
+        metadata.journal.write(tx, Kind::Pushed, access, sequence, input.artifact(&repository.id)).await?;
+    } else {
+        let mut args = key();
+        args.push(view.media_type.as_str().into());
+        args.push(view.artifact_type.as_deref().into());
+        tx.execute(&sql::UPDATE_MEDIA_TYPE, args).await?;
+    }
+    for name in &input.tags {
+        let mut artifact = input.artifact(&repository.id);
+        artifact.tag = name.to_string();
+        tag::point(tx, metadata, access, &repository.id, name, before.get(name), digest, artifact).await?;
+    }
+    Ok(())
+}
+
+impl Put {
+    fn artifact(&self, repository: &str) -> berth_proto::events::Artifact {
+        let mut artifact = event::artifact(&self.access, repository, &self.digest);
+        artifact.media_type = self.view.media_type.to_string();
+        artifact.size = self.payload.len() as u64;
+        artifact.artifact_type = self.view.artifact_type.clone().unwrap_or_default();
+        artifact.subject = self.view.subject.map(|subject| subject.to_string()).unwrap_or_default();
+        artifact
+    }
+}
+
+/// Queues manifests for review.
+pub(crate) async fn review(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    repository: &str,
+    digests: &BTreeSet<Digest>,
+) -> Result<()> {
+    if !digests.is_empty() {
+        let review_after = tx.now().plus(metadata.config.review_after());
+        tx.execute(&sql::REVIEW_MANIFESTS, args![repository, store::digests(digests), review_after]).await?;
+    }
+    Ok(())
+}
+
+/// The links that a manifest will hold, locked, and what it needs besides.
+struct HeldBlobs {
+    digests: BytesList,
+    missing: Vec<Digest>,
+}
+
+async fn hold_blobs(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    repository: &str,
+    view: &ManifestView,
+) -> Result<HeldBlobs> {
+    let named: BTreeSet<Digest> = view.blobs.union(&view.foreign_blobs).copied().collect();
+    if named.is_empty() {
+        return Ok(HeldBlobs { digests: BytesList::default(), missing: Vec::new() });
+    }
+    let floor = tx.now().plus(metadata.config.review_floor());
+    let hold = || args![repository, store::digests(&named), floor];
+    if !tx.all(&sql::LOCK_LINK_REVIEWS, hold()).await?.is_empty() {
+        tx.execute(&sql::HOLD_LINKS, hold()).await?;
+    }
+    let mut linked = BTreeSet::new();
+    for row in tx.all(&sql::LOCK_LINKS, args![repository, store::digests(&named)]).await? {
+        linked.insert(store::digest(&row, 0)?);
+    }
+    let missing = view.blobs.difference(&linked).copied().collect();
+    Ok(HeldBlobs { digests: store::digests(&linked), missing })
+}
+
+/// Locks the children; an error names everything that the repository lacks, blobs included.
+async fn check_children(
+    tx: &mut Transaction,
+    repository: &str,
+    view: &ManifestView,
+    missing_blobs: &[Digest],
+) -> Result<()> {
+    let mut lacking = missing_blobs.to_vec();
+    if !view.children.is_empty() {
+        let mut found = BTreeSet::new();
+        for row in tx.all(&sql::LOCK_MANIFESTS, args![repository, store::digests(&view.children)]).await? {
+            found.insert(store::digest(&row, 0)?);
+        }
+        lacking.extend(view.children.difference(&found).copied());
+    }
+    if lacking.is_empty() { Ok(()) } else { Err(missing(&lacking)) }
+}
+
+async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, digest: &Digest) -> Result<()> {
+    let repository = repository::existing(tx, access).await?;
+    let key = || args![repository.id.as_str(), digest.to_bytes()];
+    // Everything in the lock order: tags, manifest reviews, link reviews, at last the manifest itself.
+    tx.all(&sql::LOCK_TAGS_OF, key()).await?;
+    let mut dependants = BTreeSet::new();
+    for row in tx.all(&sql::MANIFEST_DEPENDANTS, key()).await? {
+        dependants.insert(store::digest(&row, 0)?);
+    }
+    review(tx, metadata, &repository.id, &dependants).await?;
+    let mut blobs = BTreeSet::new();
+    for row in tx.all(&sql::MANIFEST_BLOBS, key()).await? {
+        blobs.insert(store::digest(&row, 0)?);
+    }
+    if !blobs.is_empty() {
+        let review_after = tx.now().plus(metadata.config.review_after());
+        let args = args![repository.id.as_str(), store::digests(&blobs), review_after];
+        tx.execute(&sql::REVIEW_LINKS, args).await?;
+    }
+    let Some(row) = tx.optional(&sql::LOCK_MANIFEST, key()).await? else {
+        return Err(Error::new(ErrorCode::ManifestUnknown, "there is no such manifest in this repository"));
+    };
+    if let Some(row) = tx.optional(&sql::MANIFEST_PARENT, key()).await? {
+        let parent = store::digest(&row, 0)?;
+        let message = format!("the index {parent} holds this manifest; delete that index first");
+        let problem = Problem::new(ErrorCode::Held, message);
+        return Err(problem.with_detail(serde_json::json!({ "manifest": parent })).into());
+    }
+    let mut artifact = event::artifact(access, &repository.id, digest);
+    artifact.media_type = row.get(0)?;
+    artifact.size = store::size(&row, 1)?;
+    artifact.artifact_type = row.get::<Option<String>>(2)?.unwrap_or_default();
+    artifact.subject =
+        store::optional_digest(&row, 3)?.map(|subject| subject.to_string()).unwrap_or_default();
+    // With the manifest's row locked no further tag can come to point to it.
+    for row in tx.all(&sql::LOCK_TAGS_OF, key()).await? {
+        let mut of_tag = artifact.clone();
+        of_tag.tag = row.get(0)?;
+        tag::drop(tx, metadata, access, &repository.id, of_tag).await?;
+    }
+    tx.execute(&sql::DROP_MANIFEST_BLOBS, key()).await?;
+    tx.execute(&sql::DROP_MANIFEST_CHILDREN, key()).await?;
+    tx.execute(&sql::DROP_MANIFEST, key()).await?;
+    tx.execute(&sql::DROP_MANIFEST_REVIEW, key()).await?;
+    let sequence = tx.sequence(event::SEQUENCE).await?;
+    metadata.journal.write(tx, Kind::Deleted, access, sequence, artifact).await
+}
+
+fn invalid(error: &ManifestError) -> Problem {
+    let code = match error {
+        ManifestError::TooLarge => ErrorCode::TooLarge,
+        _ => ErrorCode::ManifestInvalid,
+    };
+    Problem::new(code, error.to_string())
+}
+
+/// What a push of a manifest came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Pushed {
+    pub(crate) subject: Option<Digest>,
+    pub(crate) tags: Vec<String>,
+}
+
+impl Metadata {
+    /// Stores a manifest and points tags to it.
+    pub(crate) async fn put_manifest(
+        &self,
+        access: Access,
+        digest: Digest,
+        media_type: &MediaType,
+        payload: Bytes,
+        tags: BTreeSet<Tag>,
+    ) -> Result<Pushed> {
+        if Digest::of(digest.algorithm(), &payload) != digest {
+            return Err(Error::new(
+                ErrorCode::DigestInvalid,
+                "the digest is not that of the manifest's bytes",
+            ));
+        }
+        let view = ManifestView::parse(media_type, &payload).map_err(|error| invalid(&error))?;
+        if view.artifact_type.as_deref().is_some_and(|kind| kind.contains('\0')) {
+            return Err(Error::new(ErrorCode::ManifestInvalid, "artifactType can't contain a NUL character"));
+        }
+        let annotations = serde_json::to_string(&view.annotations)
+            .map_err(|error| Problem::new(ErrorCode::ManifestInvalid, error.to_string()))?;
+        let pushed = Pushed { subject: view.subject, tags: tags.iter().map(ToString::to_string).collect() };
+        let maker = self.maker();
+        let input =
+            Arc::new(Put { metadata: self.clone(), access, maker, digest, view, annotations, payload, tags });
+        self.database
+            .write("put_manifest", move |tx| {
+                let input = Arc::clone(&input);
+                Box::pin(async move { put(tx, &input).await })
+            })
+            .await?;
+        self.nudge.nudge();
+        Ok(pushed)
+    }
+
+    /// Deletes a manifest with its tags, unless an index holds it. What lived with it goes into review.
+    pub(crate) async fn delete_manifest(&self, access: Access, digest: Digest) -> Result<()> {
+        let input = Arc::new((self.clone(), access));
+        self.database
+            .write("delete_manifest", move |tx| {
+                let input = Arc::clone(&input);
+                Box::pin(async move { delete(tx, &input.0, &input.1, &digest).await })
+            })
+            .await?;
+        self.nudge.nudge();
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! Namespaces and repositories: finding them, making them in the transaction that needs them, listing them.
+
+use std::collections::HashMap;
+
+use berth_database::{TextList, Transaction, args};
+use berth_model::InstanceId;
+use berth_oci::{ErrorCode, RepositoryName};
+
+use crate::{
+    Metadata,
+    access::Access,
+    error::{Error, Result},
+    store::statements as sql,
+};
+
+/// A repository as a unit of work sees it. Its row is locked against deletion until the transaction ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Repository {
+    pub(crate) id: String,
+    pub(crate) provisional: bool,
+}
+
+/// A path and what is there; for tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) path: String,
+    pub(crate) repository: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) public: bool,
+}
+
+/// Which repositories a principal may read, public ones apart.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Readable {
+    pub(crate) everything: bool,
+    pub(crate) namespaces: TextList,
+    pub(crate) repositories: TextList,
+}
+
+/// The visibility of public repositories, as it is stored.
+pub(crate) const PUBLIC: &str = "public";
+
+/// The repository at the access's path, if there is one that the access covers.
+pub(crate) async fn find(tx: &mut Transaction, access: &Access) -> Result<Option<Repository>> {
+    let row =
+        tx.optional(&sql::REPOSITORY_AT, args![access.instance.to_string(), access.path.as_str()]).await?;
+    let Some(row) = row else { return Ok(None) };
+    let id: String = row.get(0)?;
+    access.check_repository(&id, &row.get::<String>(1)?)?;
+    Ok(Some(Repository { id, provisional: row.get(2)? }))
+}
+
+/// The repository at the access's path, or NAME_UNKNOWN.
+pub(crate) async fn existing(tx: &mut Transaction, access: &Access) -> Result<Repository> {
+    if let Some(repository) = find(tx, access).await? {
+        return Ok(repository);
+    }
+    access.check_absent()?;
+    Err(Error::new(ErrorCode::NameUnknown, format!("there is no repository {}", access.path)))
+}
+
+/// What the transaction needs to make a repository.
+#[derive(Clone, Debug)]
+pub(crate) struct Maker {
+    pub(crate) repository_id: String,
+    pub(crate) namespace_id: String,
+    pub(crate) review_after: std::time::Duration,
+}
+
+/// The repository at the access's path; it, and its namespace, are made if they are absent and the limits allow it.
+pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &Maker) -> Result<Repository> {
+    if let Some(repository) = find(tx, access).await? {
+        return Ok(repository);
+    }
+    access.check_absent()?;
+    if access.path.depth() < 2 {
+        return Err(Error::new(
+            ErrorCode::NameInvalid,
+            format!("a repository lives in a namespace: push to <namespace>/{} instead", access.path),
+        ));
+    }
+    let instance = access.instance.to_string();
+    tx.execute(&sql::ADD_LIMITS, args![instance.clone()]).await?;
+    let limits = tx.one(&sql::LOCK_LIMITS, args![instance.clone()]).await?;
+    // Another may have made it while this one waited for the limits.
+    if let Some(repository) = find(tx, access).await? {
+        return Ok(repository);
+    }
+    let name = access.path.namespace();
+    let namespace = tx.optional(&sql::NAMESPACE_AT, args![instance.clone(), name]).await?;
+    let namespace = namespace.map(|row| row.get::<String>(0)).transpose()?;
+    access.check_making(namespace.as_deref())?;
+    check_limit("namespaces", limits.get(0)?, limits.get(2)?, i64::from(namespace.is_none()))?;
+    check_limit("repositories", limits.get(1)?, limits.get(3)?, 1)?;
+    let now = tx.now();
+    let made_namespace = i64::from(namespace.is_none());
+    tx.execute(&sql::COUNT_MADE, args![instance.clone(), made_namespace, 1]).await?;
+    let namespace = match namespace {
+        Some(id) => id,
+        None => {
+            let id = maker.namespace_id.clone();
+            tx.execute(&sql::ADD_NAMESPACE, args![id.clone(), instance.clone(), name, now]).await?;
+            id
+        }
+    };
+    let id = maker.repository_id.clone();
+    tx.execute(&sql::ADD_REPOSITORY, args![id.clone(), instance, namespace, access.path.as_str(), now])
+        .await?;
+    tx.execute(&sql::ADD_REPOSITORY_REVIEW, args![id.clone(), now.plus(maker.review_after)]).await?;
+    Ok(Repository { id, provisional: true })
+}
+
+fn check_limit(unit: &str, limit: Option<i64>, used: i64, more: i64) -> Result<()> {
+    match limit {
+        Some(limit) if more > 0 && used + more > limit => {
+            let message = format!(
+                "the instance has {used} of at most {limit} {unit}; delete some, or ask its administrator for more"
+            );
+            let problem = berth_oci::Problem::new(ErrorCode::QuotaExceeded, message);
+            Err(problem.with_detail(serde_json::json!({ "used": used, "limit": limit, "unit": unit })).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Metadata {
+    pub(crate) fn maker(&self) -> Maker {
+        Maker {
+            repository_id: self.ids.ulid().to_string(),
+            namespace_id: self.ids.ulid().to_string(),
+            review_after: self.config.review_after(),
+        }
+    }
+
+    /// What is at each path, in the order asked.
+    pub(crate) async fn lookup_repositories(
+        &self,
+        instance: InstanceId,
+        paths: Vec<RepositoryName>,
+    ) -> Result<Vec<Identity>> {
+        let instance = instance.to_string();
+        let names = TextList(paths.iter().map(|path| path.namespace().to_owned()).collect());
+        let listed = TextList(paths.iter().map(|path| path.as_str().to_owned()).collect());
+        let mut namespaces = HashMap::new();
+        for row in self.database.read_all(&sql::NAMESPACES_AT, args![instance.clone(), names]).await? {
+            namespaces.insert(row.get::<String>(0)?, row.get::<String>(1)?);
+        }
+        let mut repositories = HashMap::new();
+        for row in self.database.read_all(&sql::REPOSITORIES_AT, args![instance, listed]).await? {
+            let public = row.get::<String>(2)? == PUBLIC;
+            repositories.insert(row.get::<String>(0)?, (row.get::<String>(1)?, public));
+        }
+        let identities = paths.iter().map(|path| {
+            let found = repositories.get(path.as_str());
+            Identity {
+                path: path.as_str().to_owned(),
+                repository: found.map(|(id, _)| id.clone()),
+                namespace: namespaces.get(path.namespace()).cloned(),
+                public: found.is_some_and(|(_, public)| *public),
+            }
+        });
+        Ok(identities.collect())
+    }
+
+    /// A page of the repositories that may be read, by path. Provisional ones are not listed.
+    pub(crate) async fn list_repositories(
+        &self,
+        instance: InstanceId,
+        readable: Readable,
+        last: &str,
+        limit: u32,
+    ) -> Result<(Vec<String>, bool)> {
+        let args = args![
+            instance.to_string(),
+            last,
+            readable.everything,
+            readable.repositories,
+            readable.namespaces,
+            i64::from(limit) + 1
+        ];
+        let rows = self.database.read_all(&sql::LIST_REPOSITORIES, args).await?;
+        page(&rows, limit)
+    }
+
+    /// Opens a repository to everybody, or closes it.
+    pub(crate) async fn set_visibility(
+        &self,
+        instance: InstanceId,
+        path: RepositoryName,
+        public: bool,
+    ) -> Result<()> {
+        self.database
+            .write("set_visibility", move |tx| {
+                let (instance, path) = (instance.to_string(), path.clone());
+                Box::pin(async move {
+                    let visibility = if public { PUBLIC } else { "private" };
+                    let now = tx.now();
+                    let args = args![instance, path.as_str(), visibility, now];
+                    if tx.execute(&sql::SET_VISIBILITY, args).await? == 0 {
+                        return Err(Error::new(
+                            ErrorCode::NameUnknown,
+                            format!("there is no repository {path}"),
+                        ));
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+}
+
+/// The first `limit` texts of rows that were read with one more than that, and whether there was one more.
+pub(crate) fn page(rows: &[berth_database::Row], limit: u32) -> Result<(Vec<String>, bool)> {
+    let limit = limit as usize;
+    let texts =
+        rows.iter().take(limit).map(|row| row.get::<String>(0)).collect::<std::result::Result<_, _>>()?;
+    Ok((texts, rows.len() > limit))
+}

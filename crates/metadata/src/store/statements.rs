@@ -1,0 +1,252 @@
+//! Every SQL statement of metadata. Each names a key or an index prefix of its tables; lists are bounded by `LIMIT` or
+//! by the request. `$n` of lists are `TextList`, `BytesList`.
+
+use berth_database::statements;
+
+statements! {
+    // Resolve: one indexed read for each kind of reference. Namespace, repository and reference are unique-key
+    // look-ups, each a nested loop of one row.
+    pub(crate) RESOLVE_REPOSITORY = "SELECT r.id, n.id, r.visibility \
+        FROM namespaces n \
+        LEFT JOIN repositories r ON r.instance_id = n.instance_id AND r.path = $3 \
+        WHERE n.instance_id = $1 AND n.name = $2";
+    pub(crate) RESOLVE_TAG = "SELECT r.id, n.id, r.visibility, m.digest, m.size, m.media_type \
+        FROM namespaces n \
+        LEFT JOIN repositories r ON r.instance_id = n.instance_id AND r.path = $3 \
+        LEFT JOIN tags t ON t.repository_id = r.id AND t.name = $4 \
+        LEFT JOIN manifests m ON m.repository_id = t.repository_id AND m.digest = t.digest \
+        WHERE n.instance_id = $1 AND n.name = $2";
+    pub(crate) RESOLVE_MANIFEST = "SELECT r.id, n.id, r.visibility, m.digest, m.size, m.media_type \
+        FROM namespaces n \
+        LEFT JOIN repositories r ON r.instance_id = n.instance_id AND r.path = $3 \
+        LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = $4 \
+        WHERE n.instance_id = $1 AND n.name = $2";
+    pub(crate) RESOLVE_BLOB = "SELECT r.id, n.id, r.visibility, b.digest, b.size, b.store_id, b.object_key, b.format \
+        FROM namespaces n \
+        LEFT JOIN repositories r ON r.instance_id = n.instance_id AND r.path = $3 \
+        LEFT JOIN links l ON l.repository_id = r.id AND l.digest = $4 \
+        LEFT JOIN blobs b ON b.instance_id = l.instance_id AND b.digest = l.digest \
+        WHERE n.instance_id = $1 AND n.name = $2";
+    pub(crate) READ_MANIFEST = "SELECT payload FROM manifests WHERE repository_id = $1 AND digest = $2";
+
+    // Namespaces and repositories.
+    pub(crate) REPOSITORY_AT = "SELECT id, namespace_id, provisional FROM repositories \
+        WHERE instance_id = $1 AND path = $2" for key share;
+    pub(crate) READ_REPOSITORY = "SELECT id, namespace_id FROM repositories WHERE instance_id = $1 AND path = $2";
+    pub(crate) REPOSITORIES_AT = sqlite "SELECT path, id, visibility FROM repositories \
+        WHERE instance_id = $1 AND path IN (SELECT value FROM json_each($2))"
+        postgres "SELECT path, id, visibility FROM repositories WHERE instance_id = $1 AND path = ANY($2)";
+    pub(crate) NAMESPACES_AT = sqlite "SELECT name, id FROM namespaces \
+        WHERE instance_id = $1 AND name IN (SELECT value FROM json_each($2))"
+        postgres "SELECT name, id FROM namespaces WHERE instance_id = $1 AND name = ANY($2)";
+    pub(crate) NAMESPACE_AT = "SELECT id FROM namespaces WHERE instance_id = $1 AND name = $2" for key share;
+    pub(crate) ADD_LIMITS = "INSERT INTO instance_limits (instance_id) VALUES ($1) ON CONFLICT DO NOTHING";
+    pub(crate) LOCK_LIMITS = "SELECT max_namespaces, max_repositories, namespaces, repositories \
+        FROM instance_limits WHERE instance_id = $1" for update;
+    pub(crate) COUNT_MADE = "UPDATE instance_limits SET namespaces = namespaces + $2, repositories = repositories + $3 \
+        WHERE instance_id = $1";
+    pub(crate) ADD_NAMESPACE = "INSERT INTO namespaces (id, instance_id, name, made_by_push, created_at) \
+        VALUES ($1, $2, $3, TRUE, $4)";
+    pub(crate) ADD_REPOSITORY = "INSERT INTO repositories \
+        (id, instance_id, namespace_id, path, provisional, created_at, updated_at) \
+        VALUES ($1, $2, $3, $4, TRUE, $5, $5)";
+    pub(crate) ADD_REPOSITORY_REVIEW = "INSERT INTO repository_review_queue (repository_id, review_after) \
+        VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    pub(crate) CONFIRM_REPOSITORY = "UPDATE repositories SET provisional = FALSE, updated_at = $2 \
+        WHERE id = $1 AND provisional";
+    pub(crate) SET_VISIBILITY = "UPDATE repositories SET visibility = $3, generation = generation + 1, updated_at = $4 \
+        WHERE instance_id = $1 AND path = $2";
+    pub(crate) LIST_REPOSITORIES = sqlite "SELECT path FROM repositories \
+        WHERE instance_id = $1 AND path > $2 AND NOT provisional \
+        AND ($3 OR visibility = 'public' OR id IN (SELECT value FROM json_each($4)) \
+            OR namespace_id IN (SELECT value FROM json_each($5))) ORDER BY path LIMIT $6"
+        postgres "SELECT path FROM repositories \
+        WHERE instance_id = $1 AND path > $2 AND NOT provisional \
+        AND ($3 OR visibility = 'public' OR id = ANY($4) OR namespace_id = ANY($5)) ORDER BY path LIMIT $6";
+
+    // Upload sessions.
+    pub(crate) ADD_SESSION = "INSERT INTO upload_sessions (id, instance_id, repository_id, principal, algorithm, state, \
+        store_id, object_key, started_at, updated_at, expires_at) \
+        VALUES ($1, $2, $3, $4, $5, 'open', $6, $7, $8, $8, $9)";
+    pub(crate) READ_SESSION = "SELECT r.id, r.namespace_id, s.state, s.size, s.epoch, s.algorithm, s.hash_state, \
+        s.store_id, s.object_key, s.expires_at, s.digest, \
+        EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = s.digest) \
+        FROM upload_sessions s JOIN repositories r ON r.id = s.repository_id \
+        WHERE s.id = $1 AND s.principal = $2 AND r.instance_id = $3 AND r.path = $4";
+    pub(crate) LOCK_SESSION = "SELECT r.id, r.namespace_id, s.state, s.size, s.epoch, s.algorithm, s.hash_state, \
+        s.store_id, s.object_key, s.expires_at, s.digest, \
+        EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = s.digest) \
+        FROM upload_sessions s JOIN repositories r ON r.id = s.repository_id \
+        WHERE s.id = $1 AND s.principal = $2 AND r.instance_id = $3 AND r.path = $4" for update of s;
+    pub(crate) SESSION_STATE = "SELECT state, size FROM upload_sessions WHERE id = $1";
+    pub(crate) TAKE_LEASE = "UPDATE upload_sessions SET epoch = $2, lease_until = $3 WHERE id = $1";
+    // SQLite's epochs live in memory and were compared before; the row only follows.
+    pub(crate) ADVANCE_SESSION = sqlite "UPDATE upload_sessions \
+        SET size = $3, hash_state = $4, epoch = $2, lease_until = $5, updated_at = $6, expires_at = $7 \
+        WHERE id = $1 AND epoch <= $2 AND state = 'open' AND size <= $3 RETURNING algorithm"
+        postgres "UPDATE upload_sessions \
+        SET size = $3, hash_state = $4, epoch = $2, lease_until = $5, updated_at = $6, expires_at = $7 \
+        WHERE id = $1 AND epoch = $2 AND state = 'open' AND size <= $3 RETURNING algorithm";
+    pub(crate) COMMIT_SESSION = "UPDATE upload_sessions SET state = 'committed', digest = $2, size = $3, \
+        hash_state = NULL, lease_until = 0, updated_at = $4, expires_at = $5 WHERE id = $1";
+    pub(crate) CANCEL_SESSION = "UPDATE upload_sessions SET state = 'cancelled', epoch = $2, hash_state = NULL, \
+        lease_until = 0, updated_at = $3, expires_at = $4 WHERE id = $1";
+
+    // Blobs and links.
+    pub(crate) ADD_BLOB = "INSERT INTO blobs (instance_id, digest, size, store_id, object_key, created_at) \
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    pub(crate) BLOB_KEY = "SELECT object_key FROM blobs WHERE instance_id = $1 AND digest = $2" for key share;
+    pub(crate) ADD_LINK = "INSERT INTO links (repository_id, digest, instance_id, linked_at) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (repository_id, digest) DO UPDATE SET linked_at = excluded.linked_at";
+    pub(crate) LOCK_LINK = "SELECT 1 FROM links WHERE repository_id = $1 AND digest = $2" for update;
+    pub(crate) DROP_LINK = "DELETE FROM links WHERE repository_id = $1 AND digest = $2";
+    pub(crate) FIND_READABLE_LINK = sqlite "SELECT 1 FROM links l JOIN repositories r ON r.id = l.repository_id \
+        WHERE l.instance_id = $1 AND l.digest = $2 \
+        AND ($3 OR r.visibility = 'public' OR r.id IN (SELECT value FROM json_each($4)) \
+            OR r.namespace_id IN (SELECT value FROM json_each($5))) LIMIT 1"
+        postgres "SELECT 1 FROM links l JOIN repositories r ON r.id = l.repository_id \
+        WHERE l.instance_id = $1 AND l.digest = $2 \
+        AND ($3 OR r.visibility = 'public' OR r.id = ANY($4) OR r.namespace_id = ANY($5)) LIMIT 1";
+    pub(crate) BLOB_HOLDER = "SELECT manifest_digest FROM manifest_blobs \
+        WHERE repository_id = $1 AND blob_digest = $2 LIMIT 1";
+    pub(crate) LOCK_LINKS = sqlite "SELECT digest FROM links \
+        WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) ORDER BY digest"
+        postgres "SELECT digest FROM links WHERE repository_id = $1 AND digest = ANY($2) ORDER BY digest FOR KEY SHARE";
+    pub(crate) ADD_OBJECT_DELETE = "INSERT INTO object_deletes (store_id, object_key, not_before) VALUES ($1, $2, $3) \
+        ON CONFLICT DO NOTHING";
+
+    // Review queues. A review is only ever put off, never brought forward.
+    pub(crate) REVIEW_BLOB = sqlite "INSERT INTO blob_review_queue (instance_id, digest, review_after) \
+        VALUES ($1, $2, $3) ON CONFLICT (instance_id, digest) \
+        DO UPDATE SET review_after = max(review_after, excluded.review_after)"
+        postgres "INSERT INTO blob_review_queue AS q (instance_id, digest, review_after) \
+        VALUES ($1, $2, $3) ON CONFLICT (instance_id, digest) \
+        DO UPDATE SET review_after = greatest(q.review_after, excluded.review_after)";
+    pub(crate) REVIEW_LINKS = sqlite "INSERT INTO link_review_queue (repository_id, digest, review_after) \
+        SELECT $1, unhex(value), $3 FROM json_each($2) WHERE TRUE ON CONFLICT (repository_id, digest) \
+        DO UPDATE SET review_after = max(review_after, excluded.review_after)"
+        postgres "INSERT INTO link_review_queue AS q (repository_id, digest, review_after) \
+        SELECT $1, value, $3 FROM unnest($2::bytea[]) AS value ORDER BY value ON CONFLICT (repository_id, digest) \
+        DO UPDATE SET review_after = greatest(q.review_after, excluded.review_after)";
+    pub(crate) REVIEW_MANIFESTS = sqlite "INSERT INTO manifest_review_queue (repository_id, digest, review_after) \
+        SELECT $1, unhex(value), $3 FROM json_each($2) WHERE TRUE ON CONFLICT (repository_id, digest) \
+        DO UPDATE SET review_after = max(review_after, excluded.review_after)"
+        postgres "INSERT INTO manifest_review_queue AS q (repository_id, digest, review_after) \
+        SELECT $1, value, $3 FROM unnest($2::bytea[]) AS value ORDER BY value ON CONFLICT (repository_id, digest) \
+        DO UPDATE SET review_after = greatest(q.review_after, excluded.review_after)";
+    pub(crate) DROP_LINK_REVIEW = "DELETE FROM link_review_queue WHERE repository_id = $1 AND digest = $2";
+    pub(crate) DROP_MANIFEST_REVIEW = "DELETE FROM manifest_review_queue WHERE repository_id = $1 AND digest = $2";
+    // Rows that are due before $3 move there; the locks come in order.
+    pub(crate) LOCK_LINK_REVIEWS = sqlite "SELECT digest FROM link_review_queue \
+        WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) AND review_after < $3 LIMIT 1"
+        postgres "SELECT digest FROM link_review_queue \
+        WHERE repository_id = $1 AND digest = ANY($2) AND review_after < $3 ORDER BY digest FOR UPDATE";
+    pub(crate) HOLD_LINKS = sqlite "UPDATE link_review_queue SET review_after = $3 \
+        WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) AND review_after < $3"
+        postgres "UPDATE link_review_queue SET review_after = $3 \
+        WHERE repository_id = $1 AND digest = ANY($2) AND review_after < $3";
+    pub(crate) HOLD_BLOB = "UPDATE blob_review_queue SET review_after = $3 \
+        WHERE instance_id = $1 AND digest = $2 AND review_after < $3";
+    pub(crate) HOLD_LINK = "UPDATE link_review_queue SET review_after = $3 \
+        WHERE repository_id = $1 AND digest = $2 AND review_after < $3";
+    pub(crate) HOLD_MANIFEST = "UPDATE manifest_review_queue SET review_after = $3 \
+        WHERE repository_id = $1 AND digest = $2 AND review_after < $3";
+    pub(crate) BLOB_REVIEW_SOONER = "SELECT 1 FROM blob_review_queue \
+        WHERE instance_id = $1 AND digest = $2 AND review_after < $3";
+    pub(crate) LINK_REVIEW_SOONER = "SELECT 1 FROM link_review_queue \
+        WHERE repository_id = $1 AND digest = $2 AND review_after < $3";
+    pub(crate) MANIFEST_REVIEW_SOONER = "SELECT 1 FROM manifest_review_queue \
+        WHERE repository_id = $1 AND digest = $2 AND review_after < $3";
+
+    // Manifests.
+    pub(crate) ADD_MANIFEST = "INSERT INTO manifests (repository_id, digest, size, media_type, artifact_type, subject, \
+        pushed_at, annotations, payload) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
+    pub(crate) UPDATE_MEDIA_TYPE = "UPDATE manifests SET media_type = $3, artifact_type = $4 \
+        WHERE repository_id = $1 AND digest = $2 AND media_type <> $3";
+    pub(crate) LOCK_MANIFESTS = sqlite "SELECT digest FROM manifests \
+        WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) ORDER BY digest"
+        postgres "SELECT digest FROM manifests \
+        WHERE repository_id = $1 AND digest = ANY($2) ORDER BY digest FOR KEY SHARE";
+    pub(crate) ADD_MANIFEST_BLOBS = sqlite "INSERT INTO manifest_blobs (repository_id, manifest_digest, blob_digest) \
+        SELECT $1, $2, unhex(value) FROM json_each($3) WHERE TRUE ON CONFLICT DO NOTHING"
+        postgres "INSERT INTO manifest_blobs (repository_id, manifest_digest, blob_digest) \
+        SELECT $1, $2, value FROM unnest($3::bytea[]) AS value ORDER BY value ON CONFLICT DO NOTHING";
+    pub(crate) ADD_MANIFEST_CHILDREN = sqlite "INSERT INTO manifest_children (repository_id, parent, child) \
+        SELECT $1, $2, unhex(value) FROM json_each($3) WHERE TRUE ON CONFLICT DO NOTHING"
+        postgres "INSERT INTO manifest_children (repository_id, parent, child) \
+        SELECT $1, $2, value FROM unnest($3::bytea[]) AS value ORDER BY value ON CONFLICT DO NOTHING";
+    pub(crate) LOCK_MANIFEST = "SELECT media_type, size, artifact_type, subject FROM manifests \
+        WHERE repository_id = $1 AND digest = $2" for update;
+    pub(crate) MANIFEST_PARENT = "SELECT parent FROM manifest_children \
+        WHERE repository_id = $1 AND child = $2 LIMIT 1";
+    // What lived with a manifest: its children, and the referrers whose subject it is.
+    pub(crate) MANIFEST_DEPENDANTS = "SELECT child FROM manifest_children WHERE repository_id = $1 AND parent = $2 \
+        UNION SELECT digest FROM manifests WHERE repository_id = $1 AND subject = $2";
+    pub(crate) MANIFEST_BLOBS = "SELECT blob_digest FROM manifest_blobs \
+        WHERE repository_id = $1 AND manifest_digest = $2";
+    pub(crate) DROP_MANIFEST_BLOBS = "DELETE FROM manifest_blobs WHERE repository_id = $1 AND manifest_digest = $2";
+    pub(crate) DROP_MANIFEST_CHILDREN = "DELETE FROM manifest_children WHERE repository_id = $1 AND parent = $2";
+    pub(crate) DROP_MANIFEST = "DELETE FROM manifests WHERE repository_id = $1 AND digest = $2";
+    pub(crate) LIST_REFERRERS = "SELECT digest, media_type, size, artifact_type, annotations FROM manifests \
+        WHERE repository_id = $1 AND subject = $2 AND digest > $3 AND ($4 = '' OR artifact_type = $4) \
+        ORDER BY digest LIMIT $5";
+
+    // Tags.
+    pub(crate) LOCK_TAGS = sqlite "SELECT name, digest FROM tags \
+        WHERE repository_id = $1 AND name IN (SELECT value FROM json_each($2)) ORDER BY name"
+        postgres "SELECT name, digest FROM tags WHERE repository_id = $1 AND name = ANY($2) ORDER BY name FOR UPDATE";
+    pub(crate) LOCK_TAG = "SELECT digest FROM tags WHERE repository_id = $1 AND name = $2" for update;
+    pub(crate) LOCK_TAGS_OF = "SELECT name FROM tags WHERE repository_id = $1 AND digest = $2 ORDER BY name" for update;
+    pub(crate) ADD_TAG = "INSERT INTO tags (repository_id, name, digest, version, updated_at) \
+        VALUES ($1, $2, $3, 0, $4) ON CONFLICT DO NOTHING";
+    pub(crate) MOVE_TAG = "UPDATE tags SET digest = $3, version = $4, updated_at = $5 \
+        WHERE repository_id = $1 AND name = $2";
+    pub(crate) DROP_TAG = "DELETE FROM tags WHERE repository_id = $1 AND name = $2";
+    pub(crate) LIST_TAGS = "SELECT name FROM tags WHERE repository_id = $1 AND name > $2 ORDER BY name LIMIT $3";
+
+    // The outbox. On PostgreSQL the server's clock decides what is due; $n of the caller's clock is 0 there.
+    pub(crate) ADD_EVENT = "INSERT INTO outbox (id, sequence, payload, created_at) VALUES ($1, $2, $3, $4)";
+    pub(crate) ADD_DELIVERY = "INSERT INTO outbox_deliveries (subscriber, sequence, event_id, key, created_at) \
+        VALUES ($1, $2, $3, $4, $5)";
+    pub(crate) CLAIM_OUTBOX = "INSERT INTO outbox_claims (subscriber, holder, held_until) VALUES ($1, $2, $3) \
+        ON CONFLICT (subscriber) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until \
+        WHERE outbox_claims.holder = excluded.holder OR outbox_claims.held_until < $4";
+    pub(crate) DUE_EVENTS = sqlite "SELECT o.payload, d.attempts FROM outbox_deliveries d \
+        JOIN outbox o ON o.id = d.event_id \
+        WHERE d.subscriber = $1 AND d.dead_at IS NULL AND NOT EXISTS (SELECT 1 FROM outbox_deliveries b \
+            WHERE b.subscriber = d.subscriber AND b.key = d.key AND b.sequence <= d.sequence \
+            AND b.dead_at IS NULL AND b.not_before > $2) \
+        ORDER BY d.sequence LIMIT $3"
+        postgres "SELECT o.payload, d.attempts FROM outbox_deliveries d \
+        JOIN outbox o ON o.id = d.event_id \
+        WHERE d.subscriber = $1 AND d.dead_at IS NULL AND NOT EXISTS (SELECT 1 FROM outbox_deliveries b \
+            WHERE b.subscriber = d.subscriber AND b.key = d.key AND b.sequence <= d.sequence \
+            AND b.dead_at IS NULL AND b.not_before > greatest($2, (extract(epoch FROM now()) * 1000000)::bigint)) \
+        ORDER BY d.sequence LIMIT $3";
+    pub(crate) DROP_DELIVERIES = sqlite "DELETE FROM outbox_deliveries \
+        WHERE subscriber = $1 AND event_id IN (SELECT value FROM json_each($2))"
+        postgres "DELETE FROM outbox_deliveries WHERE subscriber = $1 AND event_id = ANY($2)";
+    pub(crate) LOCK_EVENTS = sqlite "SELECT id FROM outbox WHERE id IN (SELECT value FROM json_each($1)) ORDER BY id"
+        postgres "SELECT id FROM outbox WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    pub(crate) DROP_EVENTS = sqlite "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each($1)) \
+        AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.event_id = outbox.id)"
+        postgres "DELETE FROM outbox WHERE id = ANY($1) \
+        AND NOT EXISTS (SELECT 1 FROM outbox_deliveries d WHERE d.event_id = outbox.id)";
+    pub(crate) BACK_OFF = "UPDATE outbox_deliveries SET attempts = attempts + 1, not_before = $3, last_error = $4 \
+        WHERE subscriber = $1 AND event_id = $2 AND dead_at IS NULL";
+    pub(crate) BURY = "UPDATE outbox_deliveries SET attempts = attempts + 1, dead_at = $3, last_error = $4 \
+        WHERE subscriber = $1 AND event_id = $2 AND dead_at IS NULL";
+    pub(crate) DEAD_LETTERS = "SELECT o.payload, d.attempts, d.last_error, d.dead_at FROM outbox_deliveries d \
+        JOIN outbox o ON o.id = d.event_id \
+        WHERE d.subscriber = $1 AND d.dead_at IS NOT NULL AND d.event_id > $2 ORDER BY d.event_id LIMIT $3";
+    pub(crate) REPLAY = "UPDATE outbox_deliveries SET attempts = 0, not_before = 0, dead_at = NULL, last_error = NULL \
+        WHERE subscriber = $1 AND event_id = $2 AND dead_at IS NOT NULL";
+    // Counts stop at 100,000.
+    pub(crate) BACKLOG = "SELECT \
+        (SELECT count(*) FROM (SELECT 1 FROM outbox_deliveries \
+            WHERE subscriber = $1 AND dead_at IS NULL LIMIT 100000) AS waiting), \
+        (SELECT created_at FROM outbox_deliveries \
+            WHERE subscriber = $1 AND dead_at IS NULL ORDER BY sequence LIMIT 1), \
+        (SELECT count(*) FROM (SELECT 1 FROM outbox_deliveries \
+            WHERE subscriber = $1 AND dead_at IS NOT NULL LIMIT 100000) AS dead)";
+}

@@ -1,0 +1,188 @@
+//! Uploads: leases, epochs, resuming, closing twice, deduplication.
+
+use berth_oci::{Algorithm, Digest, ErrorCode};
+use futures::future::join_all;
+
+use super::{World, both, on_both_engines, refusal};
+
+const APP: &str = "team/app";
+
+on_both_engines!(
+    an_upload_goes_on_where_it_stands,
+    the_newer_of_two_clients_has_the_upload,
+    a_cancelled_upload_is_gone,
+    a_repeated_close_gets_its_answer,
+    t18_an_explicit_algorithm_binds,
+    a_digest_at_the_start_picks_the_algorithm,
+    an_upload_belongs_to_repository_and_principal,
+    t19_one_digest_from_64_clients_is_one_blob,
+    an_expired_session_is_unknown,
+    checkpoints_renew_and_never_go_back,
+);
+
+fn of(text: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, text.as_bytes())
+}
+
+async fn an_upload_goes_on_where_it_stands(world: World) {
+    let upload = world.start(APP).await.unwrap();
+    assert_eq!(world.get(APP, &upload.id).await.unwrap().offset, 0);
+    let first = world.begin(APP, &upload.id, Some(0), "").await.unwrap();
+    assert!(first.hash_state.is_empty());
+    assert!(first.object_key.starts_with(&format!("i/{}/", world.instance)));
+    world.end(&first, 100).await.unwrap();
+    assert_eq!(world.get(APP, &upload.id).await.unwrap().offset, 100);
+    for wrong in [0, 99, 101] {
+        let problem = world.begin(APP, &upload.id, Some(wrong), "").await.unwrap_err();
+        assert_eq!(problem.code, ErrorCode::UploadOutOfOrder);
+        assert_eq!(problem.detail.unwrap()["offset"], 100);
+    }
+    let second = world.begin(APP, &upload.id, Some(100), "").await.unwrap();
+    assert!(second.epoch > first.epoch);
+    assert_eq!((second.offset, second.hash_state.is_empty()), (100, false));
+    assert_eq!(second.object_key, first.object_key);
+    let digest = of("x");
+    world.commit(APP, &second, &digest, 150).await.unwrap();
+    let found = world.resolve_blob(APP, &digest).await.content.unwrap();
+    assert_eq!((found.size, found.object.unwrap().key), (150, first.object_key));
+    assert_eq!(refusal(world.get(APP, &upload.id).await), ErrorCode::BlobUploadUnknown);
+}
+
+async fn the_newer_of_two_clients_has_the_upload(world: World) {
+    let upload = world.start(APP).await.unwrap();
+    let old = world.begin(APP, &upload.id, Some(0), "").await.unwrap();
+    let new = world.begin(APP, &upload.id, Some(0), "").await.unwrap();
+    assert!(new.epoch > old.epoch);
+    let problem = world.end(&old, 10).await.unwrap_err();
+    assert_eq!(problem.code, ErrorCode::UploadBusy);
+    assert_eq!(problem.detail.unwrap()["offset"], 0);
+    assert_eq!(refusal(world.commit(APP, &old, &of("x"), 10).await), ErrorCode::UploadBusy);
+    world.end(&new, 20).await.unwrap();
+    assert_eq!(world.get(APP, &upload.id).await.unwrap().offset, 20);
+    // A refused request must not take the lease from its holder.
+    let third = world.begin(APP, &upload.id, None, "").await.unwrap();
+    assert_eq!(refusal(world.begin(APP, &upload.id, Some(7), "").await), ErrorCode::UploadOutOfOrder);
+    world.end(&third, 30).await.unwrap();
+}
+
+async fn a_cancelled_upload_is_gone(world: World) {
+    let upload = world.start(APP).await.unwrap();
+    let lease = world.begin(APP, &upload.id, None, "").await.unwrap();
+    world.cancel(APP, &upload.id).await.unwrap();
+    assert_eq!(refusal(world.end(&lease, 5).await), ErrorCode::BlobUploadUnknown);
+    assert_eq!(refusal(world.commit(APP, &lease, &of("x"), 5).await), ErrorCode::BlobUploadUnknown);
+    assert_eq!(refusal(world.begin(APP, &upload.id, None, "").await), ErrorCode::BlobUploadUnknown);
+    assert_eq!(refusal(world.get(APP, &upload.id).await), ErrorCode::BlobUploadUnknown);
+    assert_eq!(refusal(world.cancel(APP, &upload.id).await), ErrorCode::BlobUploadUnknown);
+    assert_eq!(world.count(&both("SELECT count(*) FROM object_deletes")).await, 1);
+    assert!(world.resolve_blob(APP, &of("x")).await.content.is_none());
+}
+
+async fn a_repeated_close_gets_its_answer(world: World) {
+    let upload = world.start(APP).await.unwrap();
+    let digest = of("content");
+    let lease = world.begin(APP, &upload.id, None, &digest.to_string()).await.unwrap();
+    world.commit(APP, &lease, &digest, 7).await.unwrap();
+    world.commit(APP, &lease, &digest, 7).await.unwrap();
+    assert_eq!(refusal(world.commit(APP, &lease, &of("other"), 7).await), ErrorCode::BlobUploadUnknown);
+    let again = world.begin(APP, &upload.id, None, &digest.to_string()).await.unwrap();
+    assert_eq!(again.committed_digest, digest.to_string());
+    let other = world.begin(APP, &upload.id, None, &of("other").to_string()).await;
+    assert_eq!(refusal(other), ErrorCode::BlobUploadUnknown);
+    world.delete_blob(APP, &digest).await.unwrap();
+    let unlinked = world.begin(APP, &upload.id, None, &digest.to_string()).await;
+    assert_eq!(refusal(unlinked), ErrorCode::BlobUploadUnknown);
+}
+
+async fn t18_an_explicit_algorithm_binds(world: World) {
+    let upload = world.start_for(APP, "sha512").await.unwrap();
+    assert_eq!(upload.algorithm, "sha512");
+    let wrong = of("x");
+    let refused = world.begin(APP, &upload.id, None, &wrong.to_string()).await;
+    assert_eq!(refusal(refused), ErrorCode::DigestInvalid);
+    let lease = world.begin(APP, &upload.id, None, "").await.unwrap();
+    assert_eq!((lease.algorithm.as_str(), lease.algorithm_explicit), ("sha512", true));
+    assert_eq!(world.end(&lease, 10).await.unwrap().algorithm, "sha512");
+    let lease = world.begin(APP, &upload.id, None, "").await.unwrap();
+    assert_eq!(refusal(world.commit(APP, &lease, &wrong, 1).await), ErrorCode::DigestInvalid);
+    assert_eq!(world.count(&both("SELECT count(*) FROM blobs")).await, 0);
+    let right = Digest::of(Algorithm::Sha512, b"x");
+    world.commit(APP, &lease, &right, 1).await.unwrap();
+    assert_eq!(refusal(world.start_for(APP, "md5").await), ErrorCode::DigestInvalid);
+    assert!(world.resolve_blob(APP, &right).await.content.is_some());
+}
+
+async fn a_digest_at_the_start_picks_the_algorithm(world: World) {
+    let upload = world.start(APP).await.unwrap();
+    let long = Digest::of(Algorithm::Sha512, b"x").to_string();
+    let lease = world.begin(APP, &upload.id, None, &long).await.unwrap();
+    assert_eq!((lease.algorithm.as_str(), lease.algorithm_explicit), ("sha512", false));
+    world.end(&lease, 10).await.unwrap();
+    // The running hash goes on; a digest of the other algorithm is checked by reading back, not refused.
+    let lease = world.begin(APP, &upload.id, None, &of("x").to_string()).await.unwrap();
+    assert_eq!(lease.algorithm, "sha512");
+    world.commit(APP, &lease, &of("x"), 10).await.unwrap();
+}
+
+async fn an_upload_belongs_to_repository_and_principal(world: World) {
+    let upload = world.start(APP).await.unwrap();
+    world.start("team/other").await.unwrap();
+    assert_eq!(refusal(world.get("team/other", &upload.id).await), ErrorCode::BlobUploadUnknown);
+    assert_eq!(refusal(world.get("team/absent", &upload.id).await), ErrorCode::BlobUploadUnknown);
+    let mut access = world.access(APP);
+    access.as_mut().unwrap().principal = "user:other".to_owned();
+    let request = berth_proto::metadata::BeginAppendRequest { access, upload_id: upload.id.clone(), offset: None, digest: String::new() };
+    use berth_proto::metadata::metadata_server::Metadata as _;
+    let refused = super::answer(world.service.begin_append(tonic::Request::new(request)).await);
+    assert_eq!(refusal(refused), ErrorCode::BlobUploadUnknown);
+    assert_eq!(refusal(world.get(APP, "not-an-id").await), ErrorCode::BlobUploadUnknown);
+}
+
+async fn t19_one_digest_from_64_clients_is_one_blob(world: World) {
+    let digest = of("layer");
+    let pushes = (0..64).map(|number| {
+        let world = world.clone();
+        async move {
+            let path = format!("team/app{}", number % 4);
+            let upload = world.start(&path).await.unwrap();
+            let lease = world.begin(&path, &upload.id, None, &digest.to_string()).await.unwrap();
+            world.commit(&path, &lease, &digest, 5).await.unwrap();
+        }
+    });
+    join_all(pushes).await;
+    assert_eq!(world.count(&both("SELECT count(*) FROM blobs")).await, 1);
+    assert_eq!(world.count(&both("SELECT count(*) FROM links")).await, 4);
+    assert_eq!(world.count(&both("SELECT count(*) FROM object_deletes")).await, 63);
+    let kept = both("SELECT count(*) FROM object_deletes d JOIN blobs b ON b.object_key = d.object_key");
+    assert_eq!(world.count(&kept).await, 0);
+}
+
+async fn an_expired_session_is_unknown(world: World) {
+    let upload = world.start(APP).await.unwrap();
+    world.stage(&[both("UPDATE upload_sessions SET expires_at = 1")], vec![]).await;
+    assert_eq!(refusal(world.get(APP, &upload.id).await), ErrorCode::BlobUploadUnknown);
+    assert_eq!(refusal(world.begin(APP, &upload.id, None, "").await), ErrorCode::BlobUploadUnknown);
+}
+
+async fn checkpoints_renew_and_never_go_back(world: World) {
+    use berth_proto::metadata::{CheckpointRequest, metadata_server::Metadata as _};
+    let upload = world.start(APP).await.unwrap();
+    let lease = world.begin(APP, &upload.id, None, "").await.unwrap();
+    let checkpoint = |offset: u64| {
+        let request = CheckpointRequest {
+            upload_id: lease.upload_id.clone(),
+            epoch: lease.epoch,
+            offset,
+            hash_state: berth_oci::Hasher::new(Algorithm::Sha256).save().into(),
+        };
+        let world = world.clone();
+        async move { super::answer(world.service.checkpoint(tonic::Request::new(request)).await) }
+    };
+    assert!(checkpoint(64).await.unwrap().expires_at >= lease.expires_at);
+    assert_eq!(world.get(APP, &upload.id).await.unwrap().offset, 64);
+    assert_eq!(refusal(checkpoint(63).await), ErrorCode::UploadBusy);
+    world.clock.advance(std::time::Duration::from_secs(3));
+    assert!(checkpoint(128).await.unwrap().expires_at > lease.expires_at);
+    world.end(&lease, 130).await.unwrap();
+    assert_eq!(world.get(APP, &upload.id).await.unwrap().offset, 130);
+}

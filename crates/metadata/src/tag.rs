@@ -1,0 +1,147 @@
+//! Tags. Every move takes the event sequence's next value while it holds the tag's row, so that a tag's events form one
+//! chain, whoever else moves it at the same time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use berth_database::{TextList, Transaction, args};
+use berth_model::RepositoryId;
+use berth_oci::{Digest, ErrorCode, Tag};
+use berth_proto::events::Artifact;
+
+use crate::{
+    Metadata,
+    access::Access,
+    error::{Error, Result},
+    event::{self, Kind},
+    manifest, repository,
+    store::{self, statements as sql},
+};
+
+/// Locks those of `tags` that exist, ascending; where each points.
+pub(crate) async fn lock(
+    tx: &mut Transaction,
+    repository: &str,
+    tags: &BTreeSet<Tag>,
+) -> Result<BTreeMap<Tag, Digest>> {
+    let mut before = BTreeMap::new();
+    if tags.is_empty() {
+        return Ok(before);
+    }
+    let names = TextList(tags.iter().map(ToString::to_string).collect());
+    for row in tx.all(&sql::LOCK_TAGS, args![repository, names]).await? {
+        let name: String = row.get(0)?;
+        if let Some(tag) = tags.iter().find(|tag| tag.as_str() == name) {
+            before.insert(tag.clone(), store::digest(&row, 1)?);
+        }
+    }
+    Ok(before)
+}
+
+/// Points a tag to a manifest that is stored and locked. `before` is where it points if its row is locked already.
+#[expect(clippy::too_many_arguments, reason = "one row's worth of facts, in one place")]
+pub(crate) async fn point(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    access: &Access,
+    repository: &str,
+    name: &Tag,
+    before: Option<&Digest>,
+    digest: &Digest,
+    mut artifact: Artifact,
+) -> Result<()> {
+    let now = tx.now();
+    let previous = match before {
+        Some(previous) => Some(*previous),
+        None => claim(tx, metadata, repository, name, digest).await?,
+    };
+    if previous.as_ref() == Some(digest) {
+        return Ok(());
+    }
+    let sequence = tx.sequence(event::SEQUENCE).await?;
+    let args = args![repository, name.as_str(), digest.to_bytes(), sequence, now];
+    tx.execute(&sql::MOVE_TAG, args).await?;
+    artifact.previous_digest = previous.map(|previous| previous.to_string()).unwrap_or_default();
+    metadata.journal.write(tx, Kind::Tagged, access, sequence, artifact).await
+}
+
+/// Makes the row of a tag that was absent, so that it is this transaction's; or, when another made it meanwhile, locks
+/// that one and says where it points.
+async fn claim(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    repository: &str,
+    name: &Tag,
+    digest: &Digest,
+) -> Result<Option<Digest>> {
+    let now = tx.now();
+    for _ in 0..3 {
+        if tx.execute(&sql::ADD_TAG, args![repository, name.as_str(), digest.to_bytes(), now]).await? == 1 {
+            return Ok(None);
+        }
+        if let Some(row) = tx.optional(&sql::LOCK_TAG, args![repository, name.as_str()]).await? {
+            let previous = store::digest(&row, 0)?;
+            manifest::review(tx, metadata, repository, &BTreeSet::from([previous])).await?;
+            return Ok(Some(previous));
+        }
+    }
+    Err(Error::new(ErrorCode::Unavailable, "the tag is being moved and deleted by others; try again"))
+}
+
+/// Deletes a tag whose row is locked, with its event.
+pub(crate) async fn drop(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    access: &Access,
+    repository: &str,
+    artifact: Artifact,
+) -> Result<()> {
+    let sequence = tx.sequence(event::SEQUENCE).await?;
+    tx.execute(&sql::DROP_TAG, args![repository, artifact.tag.as_str()]).await?;
+    metadata.journal.write(tx, Kind::Deleted, access, sequence, artifact).await
+}
+
+async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, name: &Tag) -> Result<()> {
+    let repository = repository::existing(tx, access).await?;
+    let row = tx.optional(&sql::LOCK_TAG, args![repository.id.as_str(), name.as_str()]).await?;
+    let Some(row) = row else {
+        return Err(Error::new(
+            ErrorCode::ManifestUnknown,
+            format!("there is no tag {name} in this repository"),
+        ));
+    };
+    let digest = store::digest(&row, 0)?;
+    manifest::review(tx, metadata, &repository.id, &BTreeSet::from([digest])).await?;
+    let mut artifact = event::artifact(access, &repository.id, &digest);
+    artifact.tag = name.to_string();
+    drop(tx, metadata, access, &repository.id, artifact).await
+}
+
+impl Metadata {
+    /// Deletes a tag; the manifest stays, in review.
+    pub(crate) async fn delete_tag(&self, access: Access, name: Tag) -> Result<()> {
+        let input = Arc::new((self.clone(), access, name));
+        self.database
+            .write("delete_tag", move |tx| {
+                let input = Arc::clone(&input);
+                Box::pin(async move { delete(tx, &input.0, &input.1, &input.2).await })
+            })
+            .await?;
+        self.nudge.nudge();
+        Ok(())
+    }
+
+    /// A page of tags in byte order.
+    pub(crate) async fn list_tags(
+        &self,
+        repository: RepositoryId,
+        last: &str,
+        limit: u32,
+    ) -> Result<(Vec<String>, bool)> {
+        let args = args![repository.to_string(), last, i64::from(limit) + 1];
+        let rows = self.database.read_all(&sql::LIST_TAGS, args).await?;
+        repository::page(&rows, limit)
+    }
+}
