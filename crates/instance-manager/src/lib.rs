@@ -1,1 +1,157 @@
-//! Placeholder.
+//! Instance-manager owns what a tenant may have: instances, people, grants, token keys, refresh tokens, and the audit.
+//! It signs access tokens, and tells gateways by Watch how to verify them. It asks metadata for ids of paths and holds
+//! no content. The audit subscribes to metadata's events.
+
+mod audit;
+mod bootstrap;
+mod error;
+mod grpc;
+mod metrics;
+mod paths;
+mod people;
+mod settings;
+mod store;
+#[cfg(test)]
+mod tests;
+mod token;
+mod worker;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use berth_access::{Decider, PasswordConfig, Passwords, RootKey};
+use berth_database::{Database, Engine, Migrations, Migrator};
+use berth_model::InstanceId;
+use berth_proto::{
+    MAX_MESSAGE_BYTES, events::subscriber_server::SubscriberServer,
+    instance_manager::instance_manager_server::InstanceManagerServer,
+};
+use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
+pub use bootstrap::ADMIN;
+pub use error::Error;
+pub use grpc::{AuditSubscriber, InstanceManagerApi};
+use secrecy::SecretString;
+
+/// The name under which the audit subscribes to events.
+pub const AUDIT_SUBSCRIBER: &str = "audit";
+
+static SQLITE: Migrator = sqlx::migrate!("../../migrations/instance-manager/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("../../migrations/instance-manager/postgres");
+
+/// The migrations of this service.
+pub const MIGRATIONS: Migrations = Migrations { sqlite: &SQLITE, postgres: &POSTGRES };
+
+/// The migrations for one engine.
+pub fn migrator(engine: Engine) -> &'static Migrator {
+    MIGRATIONS.of(engine)
+}
+
+/// Instance-manager's part of the configuration.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How long a refresh token is valid, in days.
+    pub refresh_token_days: u32,
+    /// How many passwords are checked at the same time; each check takes 19 MiB of memory. 0: one for each core.
+    pub password_checks: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { refresh_token_days: 30, password_checks: 0 }
+    }
+}
+
+/// What instance-manager stands on.
+#[derive(Debug)]
+pub struct Deps<'a> {
+    /// Its database, migrated.
+    pub database: Database,
+    /// Metadata; may still be an empty slot.
+    pub metadata: Channel,
+    /// Seals what is secret in the database.
+    pub root_key: Arc<RootKey>,
+    /// The password that the administrator is to have. None: the one it has, or at first start a random one.
+    pub admin_password: Option<SecretString>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Ids.
+    pub ids: Ids,
+    /// Where background work runs.
+    pub tasks: Tasks,
+    /// Where metrics are registered.
+    pub registry: &'a mut Registry,
+}
+
+/// A running instance-manager.
+pub struct Service {
+    /// Its gRPC server.
+    pub server: InstanceManagerServer<InstanceManagerApi>,
+    /// The audit's end of event delivery.
+    pub subscriber: SubscriberServer<AuditSubscriber>,
+    /// The instance that answers on every host of the embedded deployment.
+    pub default_instance: InstanceId,
+    /// The administrator's password, if it was generated at this start: it is shown once and can't be had again.
+    pub generated_password: Option<SecretString>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("default_instance", &self.default_instance).finish_non_exhaustive()
+    }
+}
+
+/// Starts instance-manager: makes what the database lacks, loads the settings, follows their revision.
+pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
+    let paths = Arc::new(paths::MetadataPaths::new(deps.metadata.clone()));
+    assemble(config, deps, paths).await
+}
+
+async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>) -> Result<Service, Error> {
+    bootstrap::check_given(deps.admin_password.as_ref())?;
+    let mut password_config = PasswordConfig::default();
+    if config.password_checks > 0 {
+        password_config.concurrency = config.password_checks;
+    }
+    let passwords = Passwords::new(&password_config)?;
+    let store = store::Store::new(deps.database);
+    let (default_instance, generated_password) =
+        bootstrap::bootstrap(&store, &deps.root_key, &passwords, &deps.ids, deps.admin_password).await?;
+    let settings =
+        settings::SettingsBoard::open(store.clone(), deps.root_key, deps.clock.clone(), deps.ids.clone())
+            .await?;
+    worker::follow_settings(settings.clone(), &deps.tasks);
+
+    let metrics = metrics::Metrics::register(deps.registry);
+    let decider = Decider::default();
+    let people = people::People {
+        store: store.clone(),
+        settings: settings.clone(),
+        passwords: passwords.clone(),
+        decider: decider.clone(),
+        paths: paths.clone(),
+        ids: deps.ids,
+        grants: moka::future::Cache::new(10_000),
+    };
+    let issuer = token::Issuer {
+        people: people.clone(),
+        settings: settings.clone(),
+        passwords,
+        decider,
+        paths,
+        clock: deps.clock,
+        refresh_lifetime: Duration::from_secs(u64::from(config.refresh_token_days) * 86_400),
+    };
+    let stopping = deps.tasks.stopping();
+    let subscriber = AuditSubscriber { store: store.clone(), metrics: metrics.clone() };
+    let api = InstanceManagerApi { issuer, people, settings, store, metrics, stopping };
+    Ok(Service {
+        server: InstanceManagerServer::new(api)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        subscriber: SubscriberServer::new(subscriber)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        default_instance,
+        generated_password,
+    })
+}

@@ -1,0 +1,63 @@
+//! What can go wrong in instance-manager, and what of it the outside hears.
+
+use berth_access::{KeyError, PasswordError, SealError};
+use berth_database::DatabaseError;
+use berth_oci::{ErrorCode, Problem};
+
+/// Any failure of this service.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request can't be served; the caller is told why.
+    #[error(transparent)]
+    Problem(#[from] Problem),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A secret at rest can't be sealed or opened.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A token key can't be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A password could not be checked.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// What the database holds contradicts itself.
+    #[error("the database holds {0}")]
+    Inconsistent(&'static str),
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Problem(problem) => problem,
+            Error::Database(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "database");
+                error.into()
+            }
+            Error::Password(PasswordError::Busy) => {
+                Self::new(ErrorCode::TooManyRequests, "too many people log in at the same time; try again")
+            }
+            Error::Seal(_) | Error::Key(_) | Error::Password(_) | Error::Inconsistent(_) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "instance-manager");
+                Self::new(
+                    ErrorCode::Internal,
+                    "internal error; the server's log has the cause under the request id",
+                )
+            }
+        }
+    }
+}
+
+/// The one answer to every credential that does not fit, so that it tells nothing about which part was wrong.
+pub(crate) fn wrong_credentials() -> Problem {
+    Problem::new(ErrorCode::Unauthorized, "the user name or the password is wrong")
+}
+
+pub(crate) fn invalid(message: impl Into<String>) -> Problem {
+    Problem::new(ErrorCode::RequestInvalid, message)
+}
+
+pub(crate) fn no_instance() -> Problem {
+    Problem::new(ErrorCode::NotFound, "there is no such instance")
+}

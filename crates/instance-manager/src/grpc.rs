@@ -1,0 +1,170 @@
+//! The gRPC servers: read the request, call the domain, say the error. Nothing else.
+
+use std::pin::Pin;
+
+use berth_oci::Problem;
+use berth_proto::{
+    events::{DeliverRequest, DeliverResponse, subscriber_server::Subscriber},
+    instance_manager::{
+        AuditEntry, CreateGrantRequest, CreateGrantResponse, CreateUserRequest, CreateUserResponse,
+        IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListAuditResponse, ListReadableRequest,
+        ListReadableResponse, Settings, WatchRequest, instance_manager_server::InstanceManager,
+        issue_token_request::Credential as WireCredential,
+    },
+    optional, parse, require, to_status,
+};
+use futures::Stream;
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    Error, audit,
+    error::invalid,
+    metrics::Metrics,
+    people::People,
+    settings::SettingsBoard,
+    store::Store,
+    token::{Credential, Issuer, TokenRequest},
+};
+
+/// The service behind [`InstanceManagerServer`](berth_proto::instance_manager::instance_manager_server::InstanceManagerServer).
+#[derive(Clone, Debug)]
+pub struct InstanceManagerApi {
+    pub(crate) issuer: Issuer,
+    pub(crate) people: People,
+    pub(crate) settings: SettingsBoard,
+    pub(crate) store: Store,
+    pub(crate) metrics: Metrics,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// The service behind [`SubscriberServer`](berth_proto::events::subscriber_server::SubscriberServer): the audit.
+#[derive(Clone, Debug)]
+pub struct AuditSubscriber {
+    pub(crate) store: Store,
+    pub(crate) metrics: Metrics,
+}
+
+fn status(error: impl Into<Error>) -> Status {
+    to_status(Problem::from(error.into()))
+}
+
+#[tonic::async_trait]
+impl InstanceManager for InstanceManagerApi {
+    async fn issue_token(
+        &self,
+        request: Request<IssueTokenRequest>,
+    ) -> Result<Response<IssueTokenResponse>, Status> {
+        let request = request.into_inner();
+        let credential = match require("credential", request.credential).map_err(to_status)? {
+            WireCredential::Anonymous(true) => Credential::Anonymous,
+            WireCredential::Anonymous(false) => return Err(status(invalid("field anonymous is false"))),
+            WireCredential::Password(password) => {
+                Credential::Password { name: password.name, secret: SecretString::from(password.secret) }
+            }
+            WireCredential::RefreshToken(token) => Credential::Refresh(SecretString::from(token)),
+        };
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let request = TokenRequest { instance, credential, scopes: request.scopes, offline: request.offline };
+        let outcome = self.issuer.issue(request).await;
+        self.metrics.token(outcome.as_ref().err());
+        let issued = outcome.map_err(status)?;
+        Ok(Response::new(IssueTokenResponse {
+            token: issued.token,
+            expires_in: u32::try_from(issued.lifetime.as_secs()).unwrap_or(u32::MAX),
+            issued_at: issued.issued_at.seconds(),
+            refresh_token: issued
+                .refresh_token
+                .map(|token| token.expose_secret().to_owned())
+                .unwrap_or_default(),
+            scope: issued.scope,
+        }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Settings, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let start = (self.settings.follow(), self.stopping.clone());
+        let stream = futures::stream::unfold(start, |(mut follower, stopping)| async move {
+            let next = tokio::select! {
+                () = stopping.cancelled() => None,
+                next = follower.next() => next,
+            };
+            next.map(|settings| (Ok(settings), (follower, stopping)))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_readable(
+        &self,
+        request: Request<ListReadableRequest>,
+    ) -> Result<Response<ListReadableResponse>, Status> {
+        let request = request.into_inner();
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let readable = self.people.readable(instance, &request.principal).await.map_err(status)?;
+        Ok(Response::new(ListReadableResponse {
+            everything: readable.everything,
+            namespace_ids: readable.namespaces.iter().map(ToString::to_string).collect(),
+            repository_ids: readable.repositories.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn create_user(
+        &self,
+        request: Request<CreateUserRequest>,
+    ) -> Result<Response<CreateUserResponse>, Status> {
+        let request = request.into_inner();
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let password = SecretString::from(request.password);
+        let user_id = self.people.create_user(instance, &request.name, password).await.map_err(status)?;
+        Ok(Response::new(CreateUserResponse { user_id: user_id.to_string() }))
+    }
+
+    async fn create_grant(
+        &self,
+        request: Request<CreateGrantRequest>,
+    ) -> Result<Response<CreateGrantResponse>, Status> {
+        let request = request.into_inner();
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let role = parse("role", &request.role).map_err(to_status)?;
+        let grant = self
+            .people
+            .create_grant(instance, &request.user, role, &request.namespace, &request.repository)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(CreateGrantResponse { grant_id: grant.to_string() }))
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<ListAuditRequest>,
+    ) -> Result<Response<ListAuditResponse>, Status> {
+        let request = request.into_inner();
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let after = optional("after", &request.after).map_err(to_status)?;
+        let limit = if request.limit == 0 { 100 } else { request.limit.min(audit::MAX_PAGE) };
+        let rows = self.store.audit(instance, after, i64::from(limit)).await.map_err(status)?;
+        let entries = rows.into_iter().map(|row| AuditEntry {
+            event_id: row.event_id.to_string(),
+            r#type: row.kind,
+            principal: row.principal,
+            repository: row.repository,
+            digest: row.digest,
+            tag: row.tag,
+            occurred_at: row.occurred_at,
+        });
+        Ok(Response::new(ListAuditResponse { entries: entries.collect() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Subscriber for AuditSubscriber {
+    async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
+        let events = request.into_inner().events;
+        let delivered = events.len() as u64;
+        let new = audit::apply(&self.store, events).await.map_err(status)?;
+        self.metrics.audit(new, delivered - new);
+        Ok(Response::new(DeliverResponse {}))
+    }
+}

@@ -1,0 +1,136 @@
+//! The settings that gateways watch, and the signer that belongs to them: one snapshot, replaced as a whole.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_access::{KeySet, RootKey, Signer, SigningKey};
+use berth_model::InstanceId;
+use berth_proto::instance_manager as wire;
+use berth_service::{Ids, SharedClock};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{Error, store::Store};
+
+/// What token keys are sealed for.
+pub(crate) const KEY_PURPOSE: &str = "token key";
+
+/// How often a stream says that it is alive.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long it goes on saying so without a database.
+const BLIND: Duration = Duration::from_secs(600);
+
+/// The settings as of one revision.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) wire: wire::Settings,
+    pub(crate) signer: Signer,
+    instances: Vec<InstanceId>,
+}
+
+impl Snapshot {
+    pub(crate) fn has(&self, instance: InstanceId) -> bool {
+        self.instances.contains(&instance)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Latest {
+    snapshot: Arc<Snapshot>,
+    /// When the database last said so.
+    confirmed: Instant,
+}
+
+/// The current snapshot, and its followers.
+#[derive(Clone, Debug)]
+pub(crate) struct SettingsBoard {
+    store: Store,
+    root: Arc<RootKey>,
+    clock: SharedClock,
+    ids: Ids,
+    latest: Arc<watch::Sender<Latest>>,
+}
+
+async fn load(store: &Store, root: &RootKey, clock: SharedClock, ids: Ids) -> Result<Snapshot, Error> {
+    let stored = store.settings().await?;
+    let active =
+        stored.keys.iter().find(|key| key.active).ok_or(Error::Inconsistent("no active token key"))?;
+    let key = SigningKey::from_pkcs8(&root.open(KEY_PURPOSE, &active.id, &active.sealed)?)?;
+    let signer = Signer::new(&stored.issuer, key, clock, ids);
+    let instances = stored.instances.iter().map(|instance| wire::Instance {
+        id: instance.id.to_string(),
+        name: instance.name.clone(),
+        default: instance.default,
+    });
+    let wire = wire::Settings {
+        revision: u64::try_from(stored.revision).unwrap_or_default(),
+        jwks: KeySet::publish(stored.keys.iter().map(|key| key.jwk.as_str())),
+        instances: instances.collect(),
+        issuer: stored.issuer,
+    };
+    Ok(Snapshot { wire, signer, instances: stored.instances.iter().map(|instance| instance.id).collect() })
+}
+
+impl SettingsBoard {
+    pub(crate) async fn open(
+        store: Store,
+        root: Arc<RootKey>,
+        clock: SharedClock,
+        ids: Ids,
+    ) -> Result<Self, Error> {
+        let snapshot = Arc::new(load(&store, &root, clock.clone(), ids.clone()).await?);
+        let latest = Arc::new(watch::Sender::new(Latest { snapshot, confirmed: Instant::now() }));
+        Ok(Self { store, root, clock, ids, latest })
+    }
+
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        self.latest.borrow().snapshot.clone()
+    }
+
+    /// Asks the database, and publishes what is newer. Called every second, and by whatever raises the revision.
+    pub(crate) async fn refresh(&self) -> Result<(), Error> {
+        let revision = u64::try_from(self.store.revision().await?).unwrap_or_default();
+        if revision == self.current().wire.revision {
+            self.latest.send_if_modified(|latest| {
+                latest.confirmed = Instant::now();
+                false
+            });
+            return Ok(());
+        }
+        let snapshot = Arc::new(load(&self.store, &self.root, self.clock.clone(), self.ids.clone()).await?);
+        self.latest.send_if_modified(|latest| {
+            // Two refreshes may end in the other order.
+            let newer = snapshot.wire.revision > latest.snapshot.wire.revision;
+            latest.confirmed = Instant::now();
+            if newer {
+                latest.snapshot = snapshot.clone();
+            }
+            newer
+        });
+        Ok(())
+    }
+
+    /// A follower of the settings.
+    pub(crate) fn follow(&self) -> Follower {
+        let mut latest = self.latest.subscribe();
+        latest.mark_changed();
+        Follower { latest }
+    }
+}
+
+/// One stream of settings.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    latest: watch::Receiver<Latest>,
+}
+
+impl Follower {
+    /// The settings: the first time at once, then when they change, and again as a heartbeat. `None` ends the stream:
+    /// nothing was heard of the database for so long that the follower has to look for another instance-manager.
+    pub(crate) async fn next(&mut self) -> Option<wire::Settings> {
+        if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT, self.latest.changed()).await {
+            return None;
+        }
+        let latest = self.latest.borrow_and_update();
+        (latest.confirmed.elapsed() < BLIND).then(|| latest.snapshot.wire.clone())
+    }
+}

@@ -1,0 +1,57 @@
+//! Every SQL statement of instance-manager.
+
+berth_database::statements! {
+    pub(crate) INSERT_SETTINGS =
+        "INSERT INTO settings (one, revision, issuer) VALUES (TRUE, 1, $1) ON CONFLICT DO NOTHING";
+    /// Serialises what must happen once; the bump at the end takes the same row.
+    pub(crate) LOCK_SETTINGS = "SELECT revision, issuer FROM settings WHERE one" for update;
+    pub(crate) READ_SETTINGS = "SELECT revision, issuer FROM settings WHERE one";
+    pub(crate) BUMP_SETTINGS = "UPDATE settings SET revision = revision + 1 WHERE one";
+
+    pub(crate) INSERT_INSTANCE = "INSERT INTO instances (id, name, is_default, created_at) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT DO NOTHING";
+    pub(crate) DEFAULT_INSTANCE = "SELECT id FROM instances WHERE is_default";
+    /// Bounded by the number of tenants of a deployment; read when the settings' revision changes.
+    pub(crate) LIST_INSTANCES = "SELECT id, name, is_default FROM instances ORDER BY id";
+
+    pub(crate) INSERT_KEY = "INSERT INTO token_keys (id, private_key, public_jwk, created_at, activated_at) \
+        VALUES ($1, $2, $3, $4, $5)";
+    /// The signing key first; there are two.
+    pub(crate) LIST_KEYS = "SELECT id, private_key, public_jwk, activated_at IS NOT NULL FROM token_keys \
+        WHERE retired_at IS NULL ORDER BY activated_at IS NULL, activated_at DESC, id LIMIT 16";
+
+    pub(crate) INSERT_USER = "INSERT INTO users (id, instance_id, name, password_hash, grants_revision, created_at) \
+        VALUES ($1, $2, $3, $4, 0, $5) ON CONFLICT DO NOTHING";
+    pub(crate) USER_BY_NAME =
+        "SELECT id, name, password_hash, grants_revision FROM users WHERE instance_id = $1 AND name = $2";
+    pub(crate) USER_BY_ID =
+        "SELECT id, name, password_hash, grants_revision FROM users WHERE instance_id = $1 AND id = $2";
+    pub(crate) USER_BY_REFRESH_TOKEN = "SELECT u.id, u.name, u.password_hash, u.grants_revision \
+        FROM refresh_tokens r JOIN users u ON u.id = r.user_id \
+        WHERE r.hash = $1 AND r.instance_id = $2 AND u.instance_id = $2 AND r.expires_at > $3";
+    pub(crate) SET_PASSWORD = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+    /// Also the lock under which a user's grants change.
+    pub(crate) BUMP_GRANTS =
+        "UPDATE users SET grants_revision = grants_revision + 1 WHERE instance_id = $1 AND name = $2 RETURNING id";
+
+    pub(crate) INSERT_GRANT = "INSERT INTO grants (id, user_id, role, scope_kind, scope_id, created_at) \
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    pub(crate) FIND_GRANT = "SELECT id FROM grants WHERE user_id = $1 AND role = $2 AND scope_kind = $3 \
+        AND scope_id = $4";
+    /// By the unique index on (user_id, …).
+    pub(crate) LIST_GRANTS = "SELECT role, scope_kind, scope_id FROM grants WHERE user_id = $1 \
+        ORDER BY role, scope_kind, scope_id LIMIT 10000";
+
+    pub(crate) INSERT_REFRESH_TOKEN = "INSERT INTO refresh_tokens (hash, user_id, instance_id, created_at, expires_at) \
+        VALUES ($1, $2, $3, $4, $5)";
+    /// The old and the many; by the index on (user_id, created_at).
+    pub(crate) PRUNE_REFRESH_TOKENS = "DELETE FROM refresh_tokens WHERE user_id = $1 AND (expires_at <= $2 \
+        OR hash NOT IN (SELECT hash FROM refresh_tokens WHERE user_id = $1 ORDER BY created_at DESC, hash LIMIT 100))";
+    pub(crate) DELETE_REFRESH_TOKENS = "DELETE FROM refresh_tokens WHERE user_id = $1";
+
+    pub(crate) INSERT_AUDIT = "INSERT INTO audit (event_id, instance_id, type, principal, repository_id, repository, \
+        digest, tag, occurred_at, recorded_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
+    /// By the index on (instance_id, event_id).
+    pub(crate) LIST_AUDIT = "SELECT event_id, type, principal, repository, digest, tag, occurred_at FROM audit \
+        WHERE instance_id = $1 AND event_id > $2 ORDER BY event_id LIMIT $3";
+}
