@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Everything that can be set.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// Roles of the process: `gateway`, `metadata`, `instance-manager`, `blob-store`. Empty: all of them.

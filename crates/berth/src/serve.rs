@@ -3,9 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use berth_access::RootKey;
 use berth_blobs::Blobs;
 use berth_database::{DataLock, Database};
 use berth_events::{DirectSink, Relay, RelayConfig, RelayMetrics};
+use berth_instance_manager::AUDIT_SUBSCRIBER;
 use berth_service::{
     Address, Channel, Guard, Health, Ids, Limits, Listener, Registry, SharedClock, SystemClock, Tasks,
     admin_routes, serve, telemetry,
@@ -19,9 +21,6 @@ use crate::{
     roles::Role,
     terminal,
 };
-
-/// The subscriber of artifact events that writes the audit trail.
-const AUDIT_SUBSCRIBER: &str = "audit";
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
@@ -99,15 +98,10 @@ struct Builder<'a> {
 impl Process {
     async fn start(config: &Config, roles: BTreeSet<Role>) -> Result<Self, Failure> {
         // Bound before anything is built: a port that is taken is the first thing to know.
-        let mut public = match roles.contains(&Role::Gateway) {
-            true => Some(bind("public", &config.public_address()?).await?),
+        let public = match roles.contains(&Role::Gateway) {
+            true => Some(bind_public(config).await?),
             false => None,
         };
-        if let (Some((certificate, key)), Some(listener)) = (config.tls(), public.take()) {
-            public = Some(
-                listener.with_tls(certificate, key).map_err(|error| Failure::Config(error.to_string()))?,
-            );
-        }
         let admin = bind("admin", &config.admin_address()?).await?;
         let grpc = match roles.iter().any(|role| role.has_data()) {
             true => Some(bind("grpc", &config.grpc_address()?).await?),
@@ -165,6 +159,16 @@ impl Process {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+async fn bind_public(config: &Config) -> Result<Listener, Failure> {
+    let listener = bind("public", &config.public_address()?).await?;
+    match config.tls() {
+        None => Ok(listener),
+        Some((certificate, key)) => {
+            listener.with_tls(certificate, key).map_err(|error| Failure::Config(error.to_string()))
+        }
     }
 }
 
@@ -228,17 +232,19 @@ impl<'a> Builder<'a> {
         }
         let database = instance_manager_database(self.config, &self.back).await?;
         self.databases.push(database.clone());
+        let root_key = self.config.data.join("root.key");
+        let root_key = RootKey::open_or_create(&root_key).context("can't use the root sealing key")?;
         let deps = berth_instance_manager::Deps {
             database,
             metadata: self.metadata.clone(),
+            root_key: Arc::new(root_key),
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),
             tasks: self.back.clone(),
             registry: &mut self.registry,
-            data: &self.config.data,
             admin_password: password::given()?,
         };
-        let service = berth_instance_manager::build(self.config.instance_manager.clone(), deps)
+        let service = berth_instance_manager::build(&self.config.instance_manager, deps)
             .await
             .context("can't start instance-manager")?;
         if let Some(password) = &service.generated_password {
@@ -262,12 +268,10 @@ impl<'a> Builder<'a> {
             database,
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),
-            tasks: self.back.clone(),
             registry: &mut self.registry,
             subscribers: vec![AUDIT_SUBSCRIBER.to_owned()],
         };
-        let service =
-            berth_metadata::build(self.config.metadata.clone(), deps).context("can't start metadata")?;
+        let service = berth_metadata::build(self.config.metadata.clone(), deps);
         let metrics = RelayMetrics::register(&mut self.registry);
         let sink = Arc::new(DirectSink::new(self.audit.clone()));
         let outbox = Arc::clone(&service.outbox);

@@ -1,5 +1,7 @@
 //! Logs: for a person by default, JSON on request; to standard error, with the request id in every line of a request.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -21,7 +23,9 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => subscriber.with_target(false).compact().try_init(),
+        LogFormat::Text => {
+            subscriber.with_ansi(std::io::stderr().is_terminal()).with_target(false).compact().try_init()
+        }
         LogFormat::Json => subscriber.json().flatten_event(false).try_init(),
     }
     .map_err(|error| error.to_string())
