@@ -4,13 +4,11 @@ use std::{
     fmt::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
-use anyhow::{Context, bail};
-use tokio::io::AsyncWriteExt;
+use anyhow::Context;
 
-use crate::{ADMIN, Berth, Client, PASSWORD, Postgres, RoundRobin, binary, janitor};
+use crate::{ADMIN, Berth, Client, PASSWORD, Postgres, RoundRobin, janitor};
 
 /// How roles are spread over processes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -210,59 +208,6 @@ impl Deployment {
     /// A client of nobody.
     pub fn anonymous(&self) -> Client {
         Client::new(self.url())
-    }
-
-    /// Runs `berth admin` with these arguments against the deployment, and gives what it printed.
-    ///
-    /// # Errors
-    /// When it fails; its message is the error.
-    pub async fn admin(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
-        let config = self.folder.join(format!("{}.toml", self.processes[0].name()));
-        let mut child = tokio::process::Command::new(binary())
-            .arg("admin")
-            .arg("--config")
-            .arg(config)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let mut stdin = child.stdin.take().context("no standard input")?;
-        stdin.write_all(input.as_bytes()).await?;
-        drop(stdin);
-        let output = child.wait_with_output().await?;
-        if !output.status.success() {
-            bail!("berth admin {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// Makes a user without any grant, and a client of theirs.
-    ///
-    /// # Errors
-    /// When there is one of that name.
-    pub async fn new_user(&self, name: &str) -> anyhow::Result<Client> {
-        self.admin(&["create-user", name], PASSWORD).await?;
-        Ok(Client::new(self.url()).with_credentials(name, PASSWORD))
-    }
-
-    /// The whole audit trail, oldest first.
-    ///
-    /// # Errors
-    /// When nobody answers.
-    pub async fn audit(&self) -> anyhow::Result<Vec<serde_json::Value>> {
-        let (mut entries, mut after) = (Vec::<serde_json::Value>::new(), String::new());
-        loop {
-            let page = self.admin(&["audit", "--limit", "500", "--after", &after], "").await?;
-            let page: Vec<serde_json::Value> =
-                page.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-            let Some(last) = page.last().and_then(|entry| entry["event_id"].as_str()) else {
-                return Ok(entries);
-            };
-            last.clone_into(&mut after);
-            entries.extend(page);
-        }
     }
 
     /// The processes, gateways first.
