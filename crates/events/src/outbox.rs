@@ -68,7 +68,7 @@ pub struct Backlog {
 /// The deliveries of one service's events. Object safe; every method is one unit of work.
 #[async_trait]
 pub trait Outbox: Debug + Send + Sync + 'static {
-    /// Takes or renews the right to relay to `subscriber` for `lease`: true for `holder` and nobody else until then.
+    /// Takes or renews the right to relay to `subscriber` for `lease`: true for `holder` and nobody else until then. A lease of zero gives the right back.
     /// An outbox that only one process can open keeps the default.
     async fn claim(&self, subscriber: &str, holder: &str, lease: Duration) -> Result<bool, OutboxError> {
         let _ = (subscriber, holder, lease);

@@ -45,7 +45,8 @@ pub struct RelayConfig {
     pub max_backoff: Duration,
     /// Failures of one event until it is a dead letter.
     pub max_attempts: u32,
-    /// How long a relay holds its right to the subscriber without renewing it.
+    /// How long a relay holds its right to the subscriber without renewing it; so long nobody relays after a crash.
+    /// A delivery that outlives it only means that another relay may deliver the same again.
     pub lease: Duration,
     /// How long deliveries go on after the process was asked to stop.
     pub drain: Duration,
@@ -58,11 +59,11 @@ impl Default for RelayConfig {
         Self {
             batch: 100,
             poll: Duration::from_secs(1),
-            timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(10),
             backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(600),
             max_attempts: 20,
-            lease: Duration::from_secs(90),
+            lease: Duration::from_secs(15),
             drain: Duration::from_secs(5),
             measure: Duration::from_secs(5),
         }
@@ -79,6 +80,8 @@ pub struct Relay {
     metrics: SubscriberMetrics,
     holder: String,
     ids: Ids,
+    /// When the lease was last taken or renewed.
+    claimed: Option<Instant>,
     /// Deliveries in a row that the subscriber did not answer.
     outages: u32,
 }
@@ -106,7 +109,17 @@ impl Relay {
         let subscriber = subscriber.into();
         let metrics = metrics.of(&subscriber);
         let holder = ids.ulid().to_string();
-        Self { subscriber, outbox, sink, config, metrics, holder, ids: ids.clone(), outages: 0 }
+        Self {
+            subscriber,
+            outbox,
+            sink,
+            config,
+            metrics,
+            holder,
+            ids: ids.clone(),
+            claimed: None,
+            outages: 0,
+        }
     }
 
     /// Starts the relay as a tracked task; it drains and ends when `tasks` stop.
@@ -142,6 +155,12 @@ impl Relay {
         if tokio::time::timeout(limit, drain).await.is_err() {
             tracing::info!(subscriber = self.subscriber, "events are left for the next start");
         }
+        // Whoever comes next need not wait for the lease to end.
+        if self.claimed.is_some()
+            && let Err(error) = self.outbox.claim(&self.subscriber, &self.holder, Duration::ZERO).await
+        {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the lease ends by itself");
+        }
     }
 
     async fn round(&mut self) -> Round {
@@ -159,7 +178,7 @@ impl Relay {
     }
 
     async fn try_round(&mut self) -> Result<Round, OutboxError> {
-        if !self.outbox.claim(&self.subscriber, &self.holder, self.config.lease).await? {
+        if !self.claim().await? {
             return Ok(Round::Wait(self.config.poll));
         }
         let due = self.outbox.due(&self.subscriber, self.config.batch).await?;
@@ -179,6 +198,16 @@ impl Relay {
             }
             Err(_) => self.isolate(&due).await,
         }
+    }
+
+    /// Takes or renews the lease, well before it ends and not with every look into the outbox.
+    async fn claim(&mut self) -> Result<bool, OutboxError> {
+        if self.claimed.is_some_and(|at| at.elapsed() < self.config.lease / 3) {
+            return Ok(true);
+        }
+        let claimed = self.outbox.claim(&self.subscriber, &self.holder, self.config.lease).await?;
+        self.claimed = claimed.then(Instant::now);
+        Ok(claimed)
     }
 
     /// Something in the batch can't be delivered: one event at a time, and a failure holds up only its own key.

@@ -25,8 +25,9 @@ struct Row {
     dead: Option<String>,
 }
 
+/// Events, and who holds the lease until when.
 #[derive(Debug, Default)]
-struct MemoryOutbox(Mutex<Vec<Row>>);
+struct MemoryOutbox(Mutex<Vec<Row>>, Mutex<Option<(String, Instant)>>);
 
 impl MemoryOutbox {
     fn add(&self, event: Event) {
@@ -40,6 +41,15 @@ impl MemoryOutbox {
 
 #[async_trait]
 impl Outbox for MemoryOutbox {
+    async fn claim(&self, _: &str, holder: &str, lease: Duration) -> Result<bool, OutboxError> {
+        let mut held = self.1.lock().unwrap();
+        if held.as_ref().is_some_and(|(other, until)| other != holder && *until > Instant::now()) {
+            return Ok(false);
+        }
+        *held = Some((holder.to_owned(), Instant::now() + lease));
+        Ok(true)
+    }
+
     async fn due(&self, _: &str, limit: u32) -> Result<Vec<Due>, OutboxError> {
         let rows = self.0.lock().unwrap();
         let mut held = Vec::new();
@@ -165,6 +175,11 @@ impl Bench {
         bench.with_relay()
     }
 
+    fn with_tasks(mut self, tasks: Tasks) -> Self {
+        self.tasks = tasks;
+        self
+    }
+
     fn with_relay(mut self) -> Self {
         let metrics = RelayMetrics::register(&mut self.registry);
         let config = RelayConfig { batch: 10, max_attempts: 4, ..RelayConfig::default() };
@@ -276,6 +291,35 @@ async fn stopping_delivers_what_is_due() {
     bench.add("a", "x");
     bench.tasks.stop(Duration::from_secs(10)).await;
     assert_eq!(bench.applied("a"), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_relay_delivers_and_another_takes_over_when_it_stops_or_dies() {
+    let mut bench = Bench::start();
+    bench.settle(1).await;
+    let metrics = RelayMetrics::default();
+    let second = Tasks::new();
+    let sink: Arc<Recorder> = Arc::default();
+    let relay =
+        Relay::new("audit", bench.outbox.clone(), sink.clone(), RelayConfig::default(), &metrics, &bench.ids);
+    relay.spawn(&bench.nudge, &second);
+    bench.settle(60).await;
+    bench.add("a", "x");
+    bench.settle(2).await;
+    assert_eq!((bench.applied("a"), sink.applied.lock().unwrap().len()), (vec![1], 0));
+    bench.tasks.stop(Duration::from_secs(10)).await;
+    bench.add("a", "x");
+    bench.settle(3).await;
+    assert_eq!(sink.applied.lock().unwrap().len(), 1);
+    // Another process died and left its lease.
+    second.stop(Duration::from_secs(10)).await;
+    *bench.outbox.1.lock().unwrap() = Some(("dead".into(), Instant::now() + Duration::from_secs(15)));
+    bench.add("a", "x");
+    let bench = bench.with_tasks(Tasks::new()).with_relay();
+    bench.settle(13).await;
+    assert_eq!(bench.outbox.waiting(), 1);
+    bench.settle(5).await;
+    assert_eq!(bench.outbox.waiting(), 0);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub struct InstanceManagerApi {
     pub(crate) settings: SettingsBoard,
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
-    pub(crate) stopping: CancellationToken,
+    pub(crate) streams: CancellationToken,
 }
 
 /// The service behind [`SubscriberServer`](berth_proto::events::subscriber_server::SubscriberServer): the audit.
@@ -85,13 +85,13 @@ impl InstanceManager for InstanceManagerApi {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Settings, Status>> + Send>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let start = (self.settings.follow(), self.stopping.clone());
-        let stream = futures::stream::unfold(start, |(mut follower, stopping)| async move {
+        let start = (self.settings.follow(), self.streams.clone());
+        let stream = futures::stream::unfold(start, |(mut follower, ended)| async move {
             let next = tokio::select! {
-                () = stopping.cancelled() => None,
+                () = ended.cancelled() => None,
                 next = follower.next() => next,
             };
-            next.map(|settings| (Ok(settings), (follower, stopping)))
+            next.map(|settings| (Ok(settings), (follower, ended)))
         });
         Ok(Response::new(Box::pin(stream)))
     }

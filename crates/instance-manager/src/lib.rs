@@ -30,6 +30,7 @@ pub use bootstrap::ADMIN;
 pub use error::Error;
 pub use grpc::{AuditSubscriber, InstanceManagerApi};
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 /// The name under which the audit subscribes to events.
 pub const AUDIT_SUBSCRIBER: &str = "audit";
@@ -46,7 +47,7 @@ pub fn migrator(engine: Engine) -> &'static Migrator {
 }
 
 /// Instance-manager's part of the configuration.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How long a refresh token is valid, in days.
@@ -90,6 +91,9 @@ pub struct Service {
     pub subscriber: SubscriberServer<AuditSubscriber>,
     /// The instance that answers on every host of the embedded deployment.
     pub default_instance: InstanceId,
+    /// Ends the streams of Watch. Cancel it when listeners begin to drain: a gateway elsewhere would keep its stream,
+    /// and so the drain, open. Stopping the tasks cancels it as well.
+    pub streams: CancellationToken,
     /// The administrator's password, if it was generated at this start: it is shown once and can't be had again.
     pub generated_password: Option<SecretString>,
 }
@@ -141,9 +145,9 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         clock: deps.clock,
         refresh_lifetime: Duration::from_secs(u64::from(config.refresh_token_days) * 86_400),
     };
-    let stopping = deps.tasks.stopping();
+    let streams = deps.tasks.stopping().child_token();
     let subscriber = AuditSubscriber { store: store.clone(), metrics: metrics.clone() };
-    let api = InstanceManagerApi { issuer, people, settings, store, metrics, stopping };
+    let api = InstanceManagerApi { issuer, people, settings, store, metrics, streams: streams.clone() };
     Ok(Service {
         server: InstanceManagerServer::new(api)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -152,6 +156,7 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         default_instance,
+        streams,
         generated_password,
     })
 }

@@ -378,8 +378,9 @@ async fn settings_are_sent_at_once_again_and_until_the_stop() {
     let heartbeat =
         tokio::time::timeout(Duration::from_secs(9), stream.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(heartbeat, first);
-    assert!(bench.tasks.stop(Duration::from_secs(5)).await);
+    bench.service.streams.cancel();
     assert!(stream.next().await.is_none());
+    assert!(bench.tasks.stop(Duration::from_secs(5)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
