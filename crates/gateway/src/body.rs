@@ -9,6 +9,10 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::failure::{Failure, Result};
 
+/// The most that is read, and for how long, of a body that is refused.
+const LINGER_BYTES: u64 = 16 << 20;
+const LINGER_TIME: Duration = Duration::from_secs(5);
+
 /// How the body of an upload ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -57,17 +61,38 @@ impl Reader {
         }
     }
 
+    /// Reads on for a while without keeping anything, before a request is refused. A connection that is closed while
+    /// its client still writes shows many clients a broken pipe instead of the refusal.
+    pub(crate) async fn linger(mut self) {
+        if self.announced().is_some_and(|length| length > LINGER_BYTES) {
+            return;
+        }
+        let discard = async {
+            let mut discarded = 0;
+            while discarded < LINGER_BYTES
+                && let Ok(data) = self.next().await
+            {
+                discarded += data.len() as u64;
+            }
+        };
+        let _read_enough = tokio::time::timeout(LINGER_TIME, discard).await;
+    }
+
     /// The whole body, at most `limit` bytes.
     pub(crate) async fn collect(mut self, limit: usize, what: &str) -> Result<Bytes> {
         let too_large =
             || Failure::new(ErrorCode::TooLarge, format!("{what} has at most {limit} bytes")).closing();
         if self.announced().is_some_and(|length| length > limit as u64) {
+            self.linger().await;
             return Err(too_large());
         }
         let mut whole = BytesMut::new();
         loop {
             match self.next().await {
-                Ok(data) if whole.len() + data.len() > limit => return Err(too_large()),
+                Ok(data) if whole.len() + data.len() > limit => {
+                    self.linger().await;
+                    return Err(too_large());
+                }
                 Ok(data) => whole.extend_from_slice(&data),
                 Err(End::Complete) => return Ok(whole.freeze()),
                 Err(End::Cut) => {

@@ -117,10 +117,13 @@ pub(crate) async fn patch(
     let grant = authorise(request, name, Action::Push)?;
     let reader = Reader::new(body, request.parts.upload_idle);
     let chunk = chunk(request, &reader)?;
-    let lease = begin(request, name, &grant, id, chunk.offset, None).await?;
-    if !lease.committed_digest.is_empty() {
-        return Err(unknown_upload());
-    }
+    let lease = match begin(request, name, &grant, id, chunk.offset, None).await {
+        Ok(lease) if lease.committed_digest.is_empty() => lease,
+        refused => {
+            reader.linger().await;
+            return Err(refused.err().unwrap_or_else(unknown_upload));
+        }
+    };
     let append = Append { parts: Arc::clone(&request.parts), lease, expected: chunk.length };
     let done = request.parts.tasks.detach(async move {
         let upload = append.lease.upload_id.clone();
@@ -160,13 +163,18 @@ async fn finish(
 ) -> Result<Response<Body>> {
     let reader = Reader::new(body, request.parts.upload_idle);
     let chunk = chunk(request, &reader)?;
-    let lease = begin(request, name, grant, id, chunk.offset, Some(digest)).await?;
-    if !lease.committed_digest.is_empty() {
-        if lease.committed_digest == digest.to_string() {
-            return Ok(created(name, digest));
+    let lease = match begin(request, name, grant, id, chunk.offset, Some(digest)).await {
+        Ok(lease) if lease.committed_digest.is_empty() => lease,
+        Ok(committed) => {
+            reader.linger().await;
+            let same = committed.committed_digest == digest.to_string();
+            return if same { Ok(created(name, digest)) } else { Err(unknown_upload()) };
         }
-        return Err(unknown_upload());
-    }
+        Err(failure) => {
+            reader.linger().await;
+            return Err(failure);
+        }
+    };
     let append = Append { parts: Arc::clone(&request.parts), lease, expected: chunk.length };
     let access = grant.access();
     let done = request.parts.tasks.detach(append.commit(reader, digest, access));

@@ -88,6 +88,8 @@ impl Berth {
         if running.is_some() {
             bail!("{} runs already", self.name);
         }
+        // The lines of the process before would name its ports.
+        self.log.lock().unwrap().clear();
         let program = binary();
         let mut child = Command::new(&program)
             .args(&self.arguments)
@@ -213,11 +215,10 @@ impl Berth {
     /// As [`Self::start`].
     pub async fn restart(&self) -> anyhow::Result<()> {
         self.kill();
-        self.log.lock().unwrap().clear();
         self.start().await
     }
 
-    /// The log so far.
+    /// The log since the last start.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }

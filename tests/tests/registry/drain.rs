@@ -1,6 +1,13 @@
 //! T22: SIGTERM in the middle of work. Each case has a deployment of its own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use berth_testkit::{Client, Content, Deployment, Engine, Image, Layout, Repository, Setting, eventually};
 use bytes::Bytes;
@@ -11,18 +18,25 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 const TRANSFERS: usize = 25;
 const SIZE: usize = 4_000_000;
 
+/// Transfers that are half way.
+type HalfWay = Arc<AtomicUsize>;
+
 /// A body whose second half waits for the word.
-fn held(bytes: Bytes, go_on: watch::Receiver<bool>) -> Body {
-    let halves = stream::unfold((0, bytes, go_on), |(half, bytes, mut go_on)| async move {
-        let middle = bytes.len() / 2;
-        match half {
-            0 => Some((Ok::<_, std::io::Error>(bytes.slice(..middle)), (1, bytes, go_on))),
-            1 => {
-                // A sender that is gone is the word as well.
-                let _gone = go_on.wait_for(|word| *word).await.is_err();
-                Some((Ok(bytes.slice(middle..)), (2, bytes, go_on)))
+fn held(bytes: Bytes, half_way: HalfWay, go_on: watch::Receiver<bool>) -> Body {
+    let halves = stream::unfold((0, bytes, go_on), move |(half, bytes, mut go_on)| {
+        let half_way = Arc::clone(&half_way);
+        async move {
+            let middle = bytes.len() / 2;
+            match half {
+                0 => Some((Ok::<_, std::io::Error>(bytes.slice(..middle)), (1, bytes, go_on))),
+                1 => {
+                    half_way.fetch_add(1, Ordering::SeqCst);
+                    // A sender that is gone is the word as well.
+                    let _gone = go_on.wait_for(|word| *word).await.is_err();
+                    Some((Ok(bytes.slice(middle..)), (2, bytes, go_on)))
+                }
+                _ => None,
             }
-            _ => None,
         }
     });
     Body::wrap_stream(Box::pin(halves))
@@ -43,6 +57,7 @@ async fn slow_download(
     client: Client,
     token: String,
     image: &Image,
+    half_way: HalfWay,
     mut go_on: watch::Receiver<bool>,
 ) -> Bytes {
     let target = format!("/v2/t22/app/blobs/{}", image.layers[0].digest);
@@ -50,12 +65,14 @@ async fn slow_download(
     assert_eq!(response.status().as_u16(), 200);
     let mut received = Vec::new();
     let mut steps = response.bytes_stream();
+    let mut waited = false;
     while let Some(step) = steps.next().await {
         received.extend_from_slice(&step.unwrap());
-        if received.len() < SIZE / 2 {
-            continue;
+        if !waited && received.len() >= SIZE / 2 {
+            waited = true;
+            half_way.fetch_add(1, Ordering::SeqCst);
+            let _gone = go_on.wait_for(|word| *word).await.is_err();
         }
-        let _gone = go_on.wait_for(|word| *word).await;
     }
     received.into()
 }
@@ -73,19 +90,26 @@ async fn work_in_progress_ends_well(setting: Setting) {
         let upload = repository.start_upload().await.unwrap();
         uploads.push((upload, blob));
     }
+    let half_way = HalfWay::default();
+    let gateway = &deployment.processes()[0];
+    let before = gateway.descriptors().unwrap();
     let patches = uploads.iter().map(|(upload, blob)| {
         let call = repository.call(Method::PATCH, upload);
-        let go_on = go_on.clone();
-        async move { call.await.unwrap().body(held(blob.bytes.clone(), go_on)).send().await }
+        let body = held(blob.bytes.clone(), Arc::clone(&half_way), go_on.clone());
+        async move { call.await.unwrap().body(body).send().await }
     });
     // Clients of their own, so that each has a connection of its own that is open by then.
-    let downloads = (0..TRANSFERS)
-        .map(|_| slow_download(Client::new(deployment.url()), token.clone(), &image, go_on.clone()));
+    let downloads = (0..TRANSFERS).map(|_| {
+        let client = Client::new(deployment.url());
+        slow_download(client, token.clone(), &image, Arc::clone(&half_way), go_on.clone())
+    });
     let address = deployment.address();
-    let gateway = &deployment.processes()[0];
     let terminate = async {
         eventually("all transfers are half way", || async {
-            (gateway.descriptors()? > 2 * TRANSFERS).then_some(())
+            // Every connection was accepted, and every transfer has begun.
+            let connections = gateway.descriptors()?.saturating_sub(before);
+            let begun = half_way.load(Ordering::SeqCst) == 2 * TRANSFERS;
+            (begun && connections + 1 >= 2 * TRANSFERS).then_some(())
         })
         .await
         .unwrap();
@@ -141,7 +165,7 @@ async fn t22_the_grace_period_has_an_end_and_sessions_are_resumable_after_it() {
     repository.patch(&upload, Some(0), blob.bytes.slice(..SIZE / 4)).await.unwrap().expect(202).unwrap();
     let (word, go_on) = watch::channel(false);
     let stuck = repository.call(Method::PATCH, &upload).await.unwrap();
-    let stuck = stuck.body(held(blob.bytes.slice(SIZE / 4..), go_on));
+    let stuck = stuck.body(held(blob.bytes.slice(SIZE / 4..), HalfWay::default(), go_on));
     let mut client = JoinSet::new();
     client.spawn(stuck.send());
     let process = &deployment.processes()[0];
