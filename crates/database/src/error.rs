@@ -35,9 +35,10 @@ pub enum DatabaseError {
         #[source]
         source: Arc<sqlx::Error>,
     },
-    /// PostgreSQL asks to run the transaction again (serialisation failure, deadlock).
+    /// The transaction has to run again: PostgreSQL asks for it (serialisation failure, deadlock), or the unit itself
+    /// does ([`Transaction::again`](crate::Transaction::again)).
     #[error("the transaction has to run again")]
-    Again(#[source] Arc<sqlx::Error>),
+    Again(#[source] Option<Arc<sqlx::Error>>),
     /// A row is locked and the statement said NOWAIT.
     #[error("the row is locked")]
     Locked(#[source] Arc<sqlx::Error>),
@@ -107,7 +108,7 @@ impl DatabaseError {
         }
         let error = Arc::clone(error);
         match cause.code().as_deref().unwrap_or_default() {
-            "40001" | "40P01" => Self::Again(error),
+            "40001" | "40P01" => Self::Again(Some(error)),
             "55P03" => Self::Locked(error),
             "53100" => Self::Full(error),
             // A statement time-out, and a server that only reads after a fail-over.

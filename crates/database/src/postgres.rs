@@ -1,9 +1,9 @@
 //! PostgreSQL: a pool, READ COMMITTED, and a bounded number of restarts.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use berth_service::Timestamp;
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
     Connection as _, PgConnection, PgPool, Row as _,
@@ -14,6 +14,8 @@ use crate::{Arg, DatabaseError, Row, Statement, transaction::Connection, transac
 
 /// How often a unit runs again after a serialisation failure, a deadlock or a lost foreign key.
 const RESTARTS: usize = 3;
+/// How often a unit may ask to run again because another came between. Each time that other one has got on.
+const ASKED_RESTARTS: usize = 16;
 
 /// How to reach PostgreSQL.
 #[derive(Clone, Debug)]
@@ -98,20 +100,28 @@ impl Postgres {
         E: From<DatabaseError> + Send + 'static,
         F: for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
-        let mut restarts = 0;
+        let (mut restarts, mut asked) = (0, 0);
         loop {
             let mut transaction = self.begin().await?;
-            let result = unit(&mut transaction).await;
+            let run = AssertUnwindSafe(async { unit(&mut transaction).await }).catch_unwind().await;
+            let Ok(result) = run else {
+                tracing::error!(unit = name, "a unit of work panicked and was rolled back");
+                return Err(DatabaseError::Panicked(name).into());
+            };
             let broken = transaction.broken.take();
-            if let Some(error) = broken.as_ref().filter(|error| error.is_restartable())
-                && restarts < RESTARTS
-            {
-                restarts += 1;
-                tracing::debug!(unit = name, restarts, %error, "a transaction runs again");
-                // Dropping the transaction rolls it back; a short, growing wait lets the other one finish.
-                drop(transaction);
-                tokio::time::sleep(Duration::from_millis(1 << (restarts * 2))).await;
-                continue;
+            if let Some(error) = broken.as_ref().filter(|error| error.is_restartable()) {
+                let is_asked = matches!(error, DatabaseError::Again(None));
+                let (count, limit) =
+                    if is_asked { (&mut asked, ASKED_RESTARTS) } else { (&mut restarts, RESTARTS) };
+                if *count < limit {
+                    *count += 1;
+                    tracing::debug!(unit = name, restarts = *count, %error, "a transaction runs again");
+                    // Dropping the transaction rolls it back; a short, growing wait lets the other one finish.
+                    let wait = Duration::from_millis(2 * *count as u64);
+                    drop(transaction);
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
             }
             let value = result?;
             if let Some(error) = broken {

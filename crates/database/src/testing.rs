@@ -44,7 +44,7 @@ impl Database {
                 let number = COUNTER.fetch_add(1, Ordering::Relaxed);
                 let schema = format!("test_{}_{number}_{random}", std::process::id());
                 let mut options = PostgresOptions::new(url.into(), schema);
-                options.max_connections = 4;
+                options.max_connections = 12;
                 options.acquire_timeout = std::time::Duration::from_secs(30);
                 Ok(Some(Self::open_postgres(&options, migrations.postgres).await?))
             }

@@ -107,6 +107,16 @@ impl Transaction {
         self.one(&NEXT, args![key]).await?.get(0)
     }
 
+    /// The error with which a unit asks to run again from its start, because another transaction came between and the
+    /// locks can't be had in order any more. That counts as a restart. On SQLite nothing comes between.
+    pub fn again(&mut self) -> DatabaseError {
+        let error = DatabaseError::Again(None);
+        if self.engine() == Engine::Postgres && self.broken.is_none() {
+            self.broken = Some(error.clone());
+        }
+        error
+    }
+
     /// BEGIN, SAVEPOINT and the like; SQLite's writer only.
     pub(crate) async fn control(&mut self, statement: &'static str) -> Result<(), DatabaseError> {
         let Connection::Sqlite(connection) = &mut self.connection else { return Ok(()) };

@@ -68,10 +68,13 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
         &input.payload[..],
     ];
     let is_new = tx.execute(&sql::ADD_MANIFEST, args).await? == 1;
-    if is_new {
+    // A manifest that is pushed again may find a foreign layer that wasn't there before.
+    if is_new || !view.foreign_blobs.is_empty() {
         let mut args = key();
         args.push(held.digests.into());
         tx.execute(&sql::ADD_MANIFEST_BLOBS, args).await?;
+    }
+    if is_new {
         let mut args = key();
         args.push(store::digests(&view.children).into());
         tx.execute(&sql::ADD_MANIFEST_CHILDREN, args).await?;
@@ -167,7 +170,10 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
     let repository = repository::existing(tx, access).await?;
     let key = || args![repository.id.as_str(), digest.to_bytes()];
     // Everything in the lock order: tags, manifest reviews, link reviews, at last the manifest itself.
-    tx.all(&sql::LOCK_TAGS_OF, key()).await?;
+    let mut tags = BTreeSet::new();
+    for row in tx.all(&sql::LOCK_TAGS_OF, key()).await? {
+        tags.insert(row.get::<String>(0)?);
+    }
     let mut dependants = BTreeSet::new();
     for row in tx.all(&sql::MANIFEST_DEPENDANTS, key()).await? {
         dependants.insert(store::digest(&row, 0)?);
@@ -197,16 +203,20 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
     artifact.artifact_type = row.get::<Option<String>>(2)?.unwrap_or_default();
     artifact.subject =
         store::optional_digest(&row, 3)?.map(|subject| subject.to_string()).unwrap_or_default();
-    // With the manifest's row locked no further tag can come to point to it.
-    for row in tx.all(&sql::LOCK_TAGS_OF, key()).await? {
-        let mut of_tag = artifact.clone();
-        of_tag.tag = row.get(0)?;
+    // With the manifest's row locked no further tag can come to point to it; one that came before is not locked in order.
+    for row in tx.all(&sql::TAGS_OF, key()).await? {
+        if !tags.contains(&row.get::<String>(0)?) {
+            return Err(tx.again().into());
+        }
+    }
+    for name in tags {
+        let of_tag = berth_proto::events::Artifact { tag: name, ..artifact.clone() };
         tag::drop(tx, metadata, access, &repository.id, of_tag).await?;
     }
     tx.execute(&sql::DROP_MANIFEST_BLOBS, key()).await?;
     tx.execute(&sql::DROP_MANIFEST_CHILDREN, key()).await?;
     tx.execute(&sql::DROP_MANIFEST, key()).await?;
-    tx.execute(&sql::DROP_MANIFEST_REVIEW, key()).await?;
+    // Its own review may stay: whoever comes to it finds nothing to do.
     let sequence = tx.sequence(event::SEQUENCE).await?;
     metadata.journal.write(tx, Kind::Deleted, access, sequence, artifact).await
 }

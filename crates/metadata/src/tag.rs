@@ -53,10 +53,10 @@ pub(crate) async fn point(
     mut artifact: Artifact,
 ) -> Result<()> {
     let now = tx.now();
-    let previous = match before {
-        Some(previous) => Some(*previous),
-        None => claim(tx, metadata, repository, name, digest).await?,
-    };
+    if before.is_none() && !claim(tx, repository, name, digest).await? {
+        return Err(tx.again().into());
+    }
+    let previous = before.copied();
     if previous.as_ref() == Some(digest) {
         return Ok(());
     }
@@ -67,27 +67,12 @@ pub(crate) async fn point(
     metadata.journal.write(tx, Kind::Tagged, access, sequence, artifact).await
 }
 
-/// Makes the row of a tag that was absent, so that it is this transaction's; or, when another made it meanwhile, locks
-/// that one and says where it points.
-async fn claim(
-    tx: &mut Transaction,
-    metadata: &Metadata,
-    repository: &str,
-    name: &Tag,
-    digest: &Digest,
-) -> Result<Option<Digest>> {
+/// Makes the row of a tag that was absent, so that it is this transaction's. False when another made it meanwhile: its
+/// row then comes before locks that are held already, so the unit starts again and finds it.
+async fn claim(tx: &mut Transaction, repository: &str, name: &Tag, digest: &Digest) -> Result<bool> {
     let now = tx.now();
-    for _ in 0..3 {
-        if tx.execute(&sql::ADD_TAG, args![repository, name.as_str(), digest.to_bytes(), now]).await? == 1 {
-            return Ok(None);
-        }
-        if let Some(row) = tx.optional(&sql::LOCK_TAG, args![repository, name.as_str()]).await? {
-            let previous = store::digest(&row, 0)?;
-            manifest::review(tx, metadata, repository, &BTreeSet::from([previous])).await?;
-            return Ok(Some(previous));
-        }
-    }
-    Err(Error::new(ErrorCode::Unavailable, "the tag is being moved and deleted by others; try again"))
+    let args = args![repository, name.as_str(), digest.to_bytes(), now];
+    Ok(tx.execute(&sql::ADD_TAG, args).await? == 1)
 }
 
 /// Deletes a tag whose row is locked, with its event.

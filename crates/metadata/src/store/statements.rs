@@ -135,7 +135,6 @@ statements! {
         SELECT $1, value, $3 FROM unnest($2::bytea[]) AS value ORDER BY value ON CONFLICT (repository_id, digest) \
         DO UPDATE SET review_after = greatest(q.review_after, excluded.review_after)";
     pub(crate) DROP_LINK_REVIEW = "DELETE FROM link_review_queue WHERE repository_id = $1 AND digest = $2";
-    pub(crate) DROP_MANIFEST_REVIEW = "DELETE FROM manifest_review_queue WHERE repository_id = $1 AND digest = $2";
     // Rows that are due before $3 move there; the locks come in order.
     pub(crate) LOCK_LINK_REVIEWS = sqlite "SELECT digest FROM link_review_queue \
         WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) AND review_after < $3 LIMIT 1"
@@ -197,6 +196,7 @@ statements! {
         postgres "SELECT name, digest FROM tags WHERE repository_id = $1 AND name = ANY($2) ORDER BY name FOR UPDATE";
     pub(crate) LOCK_TAG = "SELECT digest FROM tags WHERE repository_id = $1 AND name = $2" for update;
     pub(crate) LOCK_TAGS_OF = "SELECT name FROM tags WHERE repository_id = $1 AND digest = $2 ORDER BY name" for update;
+    pub(crate) TAGS_OF = "SELECT name FROM tags WHERE repository_id = $1 AND digest = $2";
     pub(crate) ADD_TAG = "INSERT INTO tags (repository_id, name, digest, version, updated_at) \
         VALUES ($1, $2, $3, 0, $4) ON CONFLICT DO NOTHING";
     pub(crate) MOVE_TAG = "UPDATE tags SET digest = $3, version = $4, updated_at = $5 \

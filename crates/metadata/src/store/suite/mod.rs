@@ -1,5 +1,6 @@
 //! What metadata promises, checked through its gRPC server on both engines.
 
+mod crowd;
 mod events;
 mod limits;
 mod manifests;
@@ -68,7 +69,8 @@ impl World {
     }
 
     pub(super) async fn start_for(&self, path: &str, algorithm: &str) -> Result<proto::Upload, Problem> {
-        let request = proto::StartUploadRequest { access: self.access(path), algorithm: algorithm.to_owned() };
+        let request =
+            proto::StartUploadRequest { access: self.access(path), algorithm: algorithm.to_owned() };
         answer(self.service.start_upload(Request::new(request)).await)
     }
 
@@ -204,7 +206,9 @@ impl World {
     }
 
     pub(super) async fn resolve_manifest(&self, path: &str, digest: &Digest) -> proto::ResolveResponse {
-        self.resolve(path, proto::resolve_request::Reference::ManifestDigest(digest.to_string())).await.unwrap()
+        self.resolve(path, proto::resolve_request::Reference::ManifestDigest(digest.to_string()))
+            .await
+            .unwrap()
     }
 
     pub(super) async fn publish(&self, path: &str) {
@@ -217,12 +221,13 @@ impl World {
     }
 
     /// Runs statements past the service, to set a scene.
-    pub(super) async fn stage(&self, statements: &'static [Statement], args: Vec<Arg>) {
+    pub(super) async fn stage(&self, statements: &[Statement], args: Vec<Arg>) {
+        let statements = statements.to_vec();
         self.database
             .write("stage", move |tx| {
-                let args = args.clone();
+                let (statements, args) = (statements.clone(), args.clone());
                 Box::pin(async move {
-                    for statement in statements {
+                    for statement in &statements {
                         tx.execute(statement, args.clone()).await?;
                     }
                     Ok::<_, DatabaseError>(())
@@ -263,12 +268,13 @@ impl Manifest {
 
     /// An image whose config is the first blob.
     pub(super) fn image(blobs: &[Digest]) -> Self {
-        Self::with(blobs, serde_json::json!({}))
+        Self::with(blobs, &serde_json::json!({}))
     }
 
     /// The same with more fields.
-    pub(super) fn with(blobs: &[Digest], more: serde_json::Value) -> Self {
-        let layers: Vec<_> = blobs[1..].iter().map(|blob| Self::descriptor(blob, "application/layer")).collect();
+    pub(super) fn with(blobs: &[Digest], more: &serde_json::Value) -> Self {
+        let layers: Vec<_> =
+            blobs[1..].iter().map(|blob| Self::descriptor(blob, "application/layer")).collect();
         let mut json = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": MediaType::OCI_MANIFEST,
@@ -281,7 +287,8 @@ impl Manifest {
 
     /// An index of manifests.
     pub(super) fn index(children: &[Digest]) -> Self {
-        let manifests: Vec<_> = children.iter().map(|child| Self::descriptor(child, MediaType::OCI_MANIFEST)).collect();
+        let manifests: Vec<_> =
+            children.iter().map(|child| Self::descriptor(child, MediaType::OCI_MANIFEST)).collect();
         let json = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
         Self { media_type: MediaType::OCI_INDEX, json: json.to_string() }
     }
@@ -293,7 +300,7 @@ impl Manifest {
             "subject": Self::descriptor(subject, MediaType::OCI_MANIFEST),
             "annotations": { "made.by": "a test" },
         });
-        Self::with(&[*config], more)
+        Self::with(&[*config], &more)
     }
 
     pub(super) fn digest(&self) -> Digest {

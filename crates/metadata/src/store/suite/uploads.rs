@@ -131,7 +131,12 @@ async fn an_upload_belongs_to_repository_and_principal(world: World) {
     assert_eq!(refusal(world.get("team/absent", &upload.id).await), ErrorCode::BlobUploadUnknown);
     let mut access = world.access(APP);
     access.as_mut().unwrap().principal = "user:other".to_owned();
-    let request = berth_proto::metadata::BeginAppendRequest { access, upload_id: upload.id.clone(), offset: None, digest: String::new() };
+    let request = berth_proto::metadata::BeginAppendRequest {
+        access,
+        upload_id: upload.id.clone(),
+        offset: None,
+        digest: String::new(),
+    };
     use berth_proto::metadata::metadata_server::Metadata as _;
     let refused = super::answer(world.service.begin_append(tonic::Request::new(request)).await);
     assert_eq!(refusal(refused), ErrorCode::BlobUploadUnknown);

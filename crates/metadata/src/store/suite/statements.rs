@@ -1,0 +1,62 @@
+//! Every statement fits both schemas, and the hot reads use indexes only.
+
+use berth_database::{Engine, Statement, args};
+
+use super::{World, on_both_engines};
+use crate::store::statements as sql;
+
+on_both_engines!(every_statement_is_prepared);
+
+async fn every_statement_is_prepared(world: World) {
+    assert!(sql::ALL.len() > 80);
+    world.database.prepare_all(sql::ALL).await.unwrap();
+}
+
+macro_rules! explained {
+    ($($name:ident),* $(,)?) => {
+        [$((stringify!($name), sql::$name)),*]
+    };
+}
+
+/// The plans of everything that a request runs against tables that grow.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_use_indexes_only() {
+    let world = World::open(Engine::Sqlite).await.unwrap();
+    let statements = explained!(
+        RESOLVE_REPOSITORY,
+        RESOLVE_TAG,
+        RESOLVE_MANIFEST,
+        RESOLVE_BLOB,
+        READ_MANIFEST,
+        READ_SESSION,
+        REPOSITORY_AT,
+        LIST_TAGS,
+        LIST_REFERRERS,
+        LIST_REPOSITORIES,
+        FIND_READABLE_LINK,
+        BLOB_HOLDER,
+        MANIFEST_PARENT,
+        MANIFEST_DEPENDANTS,
+        MANIFEST_BLOBS,
+        LOCK_TAGS_OF,
+        LINK_REVIEW_SOONER,
+        BLOB_REVIEW_SOONER,
+        MANIFEST_REVIEW_SOONER,
+        DUE_EVENTS,
+        DEAD_LETTERS,
+    );
+    for (name, statement) in statements {
+        let text: &'static str =
+            Box::leak(format!("EXPLAIN QUERY PLAN {}", statement.sqlite).into_boxed_str());
+        let explain = Statement { sqlite: text, postgres: "" };
+        let rows = world.database.read_all(&explain, args![]).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get(3).unwrap()).collect();
+        assert!(!plan.is_empty(), "{name}");
+        for step in &plan {
+            // A list parameter and a constant row are scanned; tables are not, and nothing is sorted.
+            let scans_table =
+                step.starts_with("SCAN") && !step.contains("json_each") && !step.contains("CONSTANT");
+            assert!(!scans_table && !step.contains("TEMP B-TREE FOR ORDER BY"), "{name}: {plan:#?}");
+        }
+    }
+}
