@@ -23,6 +23,11 @@ use tower::Service;
 
 /// How long a call may take until its answer begins. Streams may go on after that.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Bytes of one call's answer that may wait here unread: the slow reader of a blob holds no more.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same of all calls together: no bound of its own (it is the largest that HTTP/2 knows), or a few slow readers
+/// would stop every other call of the connection.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// How many calls one guard lets in at once.
 const IN_FLIGHT: usize = 4096;
 
@@ -132,8 +137,8 @@ impl Channel {
                 .map_err(|source| ChannelError::Uri { address: address.to_owned(), source })?;
             Ok(endpoint
                 .connect_timeout(Duration::from_secs(3))
-                .initial_stream_window_size(Some(4 << 20))
-                .initial_connection_window_size(Some(16 << 20))
+                .initial_stream_window_size(Some(STREAM_WINDOW))
+                .initial_connection_window_size(Some(CONNECTION_WINDOW))
                 .http2_keep_alive_interval(Duration::from_secs(20))
                 .tcp_nodelay(true))
         };

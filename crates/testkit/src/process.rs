@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
+    fs::File,
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -103,8 +104,12 @@ impl Berth {
         janitor::started(child.id());
         let output = child.stderr.take().context("no standard error")?;
         let log = Arc::clone(&self.log);
+        let mut kept = kept_log(&self.name, child.id());
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if let Some(file) = &mut kept {
+                    writeln!(file, "{line}").unwrap();
+                }
                 log.lock().unwrap().push(line);
             }
         });
@@ -246,6 +251,15 @@ impl Drop for Berth {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// With `BERTH_TEST_LOGS` set to a folder, every process leaves its log there, for whoever looks into a failure.
+fn kept_log(name: &str, pid: u32) -> Option<File> {
+    let folder = PathBuf::from(std::env::var_os("BERTH_TEST_LOGS")?);
+    Some(
+        File::create(folder.join(format!("{name}-{pid}.log")))
+            .expect("BERTH_TEST_LOGS is a folder that exists"),
+    )
 }
 
 /// Reads `{"fields":{"message":"listening","listener":…,"address":…}}`.

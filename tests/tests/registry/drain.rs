@@ -106,10 +106,10 @@ async fn work_in_progress_ends_well(setting: Setting) {
     let address = deployment.address();
     let terminate = async {
         eventually("all transfers are half way", || async {
-            // Every connection was accepted, and every transfer has begun.
+            // Every connection was accepted (some were open before), and every transfer has begun.
             let connections = gateway.descriptors()?.saturating_sub(before);
             let begun = half_way.load(Ordering::SeqCst) == 2 * TRANSFERS;
-            (begun && connections + 1 >= 2 * TRANSFERS).then_some(())
+            (begun && connections + 5 >= 2 * TRANSFERS).then_some(())
         })
         .await
         .unwrap();
