@@ -55,7 +55,8 @@ impl Docker {
         std::fs::create_dir_all(&tree).unwrap();
         std::fs::write(tree.join("hello"), "hello from a layer\n".repeat(5000)).unwrap();
         let archive = self.folder.join("tree.tar");
-        let packed = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg("hello").status().unwrap();
+        let packed =
+            Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg("hello").status().unwrap();
         assert!(packed.success());
         self.ok(&["import", archive.to_str().unwrap(), name]);
     }

@@ -66,14 +66,25 @@ async fn the_first_start_makes_a_password_that_only_its_owner_can_read() {
     let image = Content::seeded(1).image(2, 1000);
     client.repository("team/app").push_image("v1", &image).await.unwrap().expect(201).unwrap();
     client.repository("team/app").pull_image("v1", &image).await.unwrap();
-    assert!(!process.log().iter().any(|line| line.contains(password.trim_end())), "the password is in the log");
+    assert!(
+        !process.log().iter().any(|line| line.contains(password.trim_end())),
+        "the password is in the log"
+    );
     for name in ["root.key", "metadata.db", "instance-manager.db"] {
         let mode = std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode & 0o077, 0, "{name} is open to others: {mode:o}");
     }
 
     // A second process on the folder is refused in plain words.
-    let second = berth(&["serve", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let second = berth(&[
+        "serve",
+        "--data",
+        data.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]);
     assert_eq!(second.status.code(), Some(1));
     assert!(said(&second).contains("in use by another Berth process"), "{}", said(&second));
     let migrate = berth(&["migrate", "--data", data.to_str().unwrap()]);
@@ -95,8 +106,8 @@ async fn a_given_password_replaces_the_old_one() {
     let file = folder.path().join("password");
     for password in ["first password", "second password"] {
         std::fs::write(&file, format!("{password}\n")).unwrap();
-        let process =
-            serving(&folder.path().join("data")).with_env("BERTH_ADMIN_PASSWORD_FILE", file.to_str().unwrap());
+        let process = serving(&folder.path().join("data"))
+            .with_env("BERTH_ADMIN_PASSWORD_FILE", file.to_str().unwrap());
         process.start().await.unwrap();
         let login = |secret: &str| Client::new(process.url()).with_credentials("admin", secret);
         assert_eq!(login(password).token_reply(&[]).await.unwrap().status, 200);
@@ -125,9 +136,16 @@ async fn health_readiness_and_metrics_are_on_the_admin_listener() {
     assert_eq!(registry.call(Method::GET, "/v2/").send().await.unwrap().status, 401);
     let metrics = admin.call(Method::GET, "/metrics").send().await.unwrap();
     let text = String::from_utf8_lossy(&metrics.body).into_owned();
-    assert!(text.contains("berth_gateway_requests_total{route=\"base\",method=\"GET\",status=\"401\"} 1"), "{text}");
+    assert!(
+        text.contains("berth_gateway_requests_total{route=\"base\",method=\"GET\",status=\"401\"} 1"),
+        "{text}"
+    );
     assert!(text.ends_with("# EOF\n"), "{text}");
     for path in ["/healthz", "/readyz", "/metrics"] {
-        assert_eq!(registry.call(Method::GET, path).send().await.unwrap().status, 404, "{path} is not for clients");
+        assert_eq!(
+            registry.call(Method::GET, path).send().await.unwrap().status,
+            404,
+            "{path} is not for clients"
+        );
     }
 }

@@ -25,7 +25,8 @@ async fn round(deployment: &Deployment, number: usize, victim: &str) -> BTreeSet
         // Somewhere within the pushes: as soon as the first manifests are in, in some rounds earlier.
         if number % 2 == 0 {
             let seen = || async { repository.tags().await.ok().filter(|tags| !tags.is_empty()) };
-            let _timing_only = tokio::time::timeout(std::time::Duration::from_millis(400), eventually("a tag", seen)).await;
+            let _timing_only =
+                tokio::time::timeout(std::time::Duration::from_millis(400), eventually("a tag", seen)).await;
         }
         deployment.process(victim).kill();
     };

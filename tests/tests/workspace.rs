@@ -93,7 +93,8 @@ fn a_heavy_dependency_is_named_by_its_owners_only() {
 #[test]
 fn the_readme_has_exactly_two_set_up_commands() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let section = readme.split("\n## ").find(|section| section.starts_with("Set up")).expect("a section 'Set up'");
+    let section =
+        readme.split("\n## ").find(|section| section.starts_with("Set up")).expect("a section 'Set up'");
     let commands: Vec<_> = section
         .split("```sh\n")
         .skip(1)

@@ -6,8 +6,7 @@ use std::{io::Write, sync::Arc, time::Instant};
 use berth_database::Database;
 use berth_oci::{Algorithm, Digest};
 use berth_proto::metadata::{
-    Access, LookupRepositoriesRequest, PutManifestRequest, ResolveRequest, access,
-    metadata_client::MetadataClient, resolve_request,
+    Access, PutManifestRequest, ResolveRequest, access, metadata_client::MetadataClient, resolve_request,
 };
 use berth_service::{
     Address, Channel, Ids, Limits, Listener, Registry, SharedClock, SystemClock, Tasks, serve,
@@ -33,7 +32,8 @@ fn cpu_seconds() -> f64 {
 
 async fn measure<F>(name: &str, call: impl Fn() -> F + Clone + Send + 'static)
 where
-    F: Future<Output = ()> + Send + 'static,
+    F: Future + Send + 'static,
+    F::Output: Send,
 {
     for _ in 0..1000 {
         call().await;
@@ -99,13 +99,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let remote = MetadataClient::new(Channel::remote("metadata", &socket.to_string())?);
 
     for (name, client) in [("in process", local), ("over a Unix socket", remote)] {
-        let empty = client.clone();
+        let refused = client.clone();
         let call = move || {
-            let mut client = empty.clone();
+            let mut client = refused.clone();
+            // Refused by its first field, before any statement: what is left is the call itself.
             async move {
-                let request =
-                    LookupRepositoriesRequest { instance_id: INSTANCE.to_owned(), paths: Vec::new() };
-                let _answer = client.lookup_repositories(request).await.expect("an empty lookup works");
+                client.resolve(ResolveRequest::default()).await.map(drop).expect_err("no instance is named")
             }
         };
         measure(&format!("a call without a statement, {name}"), call).await;
