@@ -20,7 +20,9 @@ use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use ulid::Ulid;
 
-use crate::{BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, WriteOpen, Written};
+use crate::{
+    BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen, Written,
+};
 
 /// Cuts an object to a length.
 pub type Cut = Box<dyn Fn(&ObjectKey, u64) + Send + Sync>;
@@ -68,6 +70,7 @@ macro_rules! blobs_suite {
             sha512_is_hashed_inline,
             staged_bytes_can_be_hashed_again,
             a_large_object_arrives_whole,
+            slow_readers_stop_nobody,
             chunks_of_every_size_make_the_same_object,
         );
     };
@@ -419,6 +422,28 @@ pub async fn a_large_object_arrives_whole(fixture: Fixture) {
         hasher.update(&step.unwrap());
     }
     assert_eq!(hasher.finish(), expected);
+}
+
+pub async fn slow_readers_stop_nobody(fixture: Fixture) {
+    let key = new_key();
+    let size = 8_000_000;
+    let bytes = bytes_of(21, size);
+    fixture.put(&key, &bytes).await;
+    let mut slow = Vec::new();
+    for _ in 0..32 {
+        let reader = fixture.blobs.open(&fixture.object(&key, size as u64), None).await.unwrap();
+        let mut stream = reader.into_stream().unwrap();
+        stream.next().await.unwrap().unwrap();
+        slow.push(stream);
+    }
+    let other = new_key();
+    fixture.put(&other, &bytes).await;
+    assert_eq!(fixture.read(&other, size as u64, None).await.unwrap(), bytes);
+    let rest = join_all(
+        slow.into_iter().map(|stream| stream.fold(0, |sum, step| async move { sum + step.unwrap().len() })),
+    );
+    let first = STEP_BYTES.min(size);
+    assert!(rest.await.into_iter().all(|read| read >= size - first));
 }
 
 pub async fn chunks_of_every_size_make_the_same_object(fixture: Fixture) {
