@@ -71,8 +71,10 @@ async fn open_database(
 struct Process {
     /// Listeners and the work of requests: stopped first.
     front: Tasks,
-    /// Relays, followers, database writers: stopped when no request is left.
+    /// Relays and followers: stopped when no request is left.
     back: Tasks,
+    /// Database writers: stopped last, when nobody writes any more.
+    ground: Tasks,
     health: Health,
     databases: Vec<Database>,
 }
@@ -85,6 +87,7 @@ struct Builder<'a> {
     ids: Ids,
     front: Tasks,
     back: Tasks,
+    ground: Tasks,
     health: Health,
     registry: Registry,
     grpc: tonic::service::RoutesBuilder,
@@ -112,9 +115,18 @@ impl Process {
         builder.instance_manager().await?;
         builder.metadata().await?;
         let gateway = builder.gateway(blobs)?;
-        let Builder { front, back, health, registry, grpc: routes, databases, generated_password, .. } =
-            builder;
-        let process = Self { front, back, health, databases };
+        let Builder {
+            front,
+            back,
+            ground,
+            health,
+            registry,
+            grpc: routes,
+            databases,
+            generated_password,
+            ..
+        } = builder;
+        let process = Self { front, back, ground, health, databases };
         let addresses = (public.as_ref().map(|listener| listener.address().clone()), admin.address().clone());
         let limits = Limits::default();
         serve(admin, admin_routes(process.health.clone(), registry), limits, &process.back);
@@ -157,6 +169,9 @@ impl Process {
         for database in &self.databases {
             database.close().await;
         }
+        if !self.ground.stop(Duration::from_secs(10)).await {
+            tracing::warn!("a database writer was still at work at the end");
+        }
         tracing::info!("stopped");
         Ok(())
     }
@@ -197,6 +212,7 @@ impl<'a> Builder<'a> {
             clock,
             front: Tasks::new(),
             back: Tasks::new(),
+            ground: Tasks::new(),
             health: Health::new(),
             registry: Registry::default(),
             grpc: tonic::service::RoutesBuilder::default(),
@@ -230,7 +246,7 @@ impl<'a> Builder<'a> {
         if !self.roles.contains(&Role::InstanceManager) {
             return Ok(());
         }
-        let database = instance_manager_database(self.config, &self.back).await?;
+        let database = instance_manager_database(self.config, &self.ground).await?;
         self.databases.push(database.clone());
         let root_key = self.config.data.join("root.key");
         let root_key = RootKey::open_or_create(&root_key).context("can't use the root sealing key")?;
@@ -262,7 +278,7 @@ impl<'a> Builder<'a> {
         if !self.roles.contains(&Role::Metadata) {
             return Ok(());
         }
-        let database = metadata_database(self.config, &self.back).await?;
+        let database = metadata_database(self.config, &self.ground).await?;
         self.databases.push(database.clone());
         let deps = berth_metadata::Deps {
             database,

@@ -56,7 +56,8 @@ impl Database {
     /// Opens (and makes) a SQLite file and brings its tables up to date. Whoever opens it holds the folder's
     /// [`DataLock`](crate::DataLock).
     ///
-    /// Needs a tokio runtime; the writer ends with the last clone of the database.
+    /// The writer runs among `tasks`, a group that is stopped after everybody who writes: then it does what is queued
+    /// and ends. It also ends with the last clone of the database.
     pub async fn open_sqlite(
         path: &Path,
         migrator: &'static Migrator,

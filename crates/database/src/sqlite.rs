@@ -12,6 +12,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Arg, DatabaseError, Row, Statement, transaction::Connection, transaction::Transaction, value};
 
@@ -116,9 +117,7 @@ impl Sqlite {
         }
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = Writer { connection: Some(Box::new(writer)), options, clock };
-        // Not drained with the tracked tasks: requests that are being drained still write. It ends with the last handle,
-        // and what it has answered is durable.
-        tasks.detach(writer.work(queue));
+        tasks.spawn("database writer", writer.work(queue, tasks.stopping()));
         let readers = Readers { free: Semaphore::new(READERS), connections: Mutex::new(connections) };
         Ok(Self { jobs, readers: Arc::new(readers) })
     }
@@ -202,8 +201,17 @@ struct Writer {
 }
 
 impl Writer {
-    async fn work(mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(first) = queue.recv().await {
+    /// Works until the last handle is gone, or until it is told to stop and what was queued before is done.
+    async fn work(mut self, mut queue: mpsc::Receiver<Job>, stopping: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                first = queue.recv() => first,
+                () = stopping.cancelled(), if !queue.is_closed() => {
+                    queue.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { break };
             let mut batch = vec![first];
             while batch.len() < MAX_BATCH
                 && let Ok(job) = queue.try_recv()
