@@ -1,5 +1,6 @@
 //! The OCI conformance suite against the built binary, with its optional checks on: nothing fails, nothing is skipped
 //! but sparse manifests.
+#![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
 use std::{path::Path, process::Command};
 

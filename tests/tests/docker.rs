@@ -1,4 +1,5 @@
 //! The real docker against the built binary: log in, push, pull back, be refused.
+#![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,5 @@
 //! The interface that scripts may rely on: flags, exit codes, files, health, drain.
+#![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Output, time::Duration};
 
