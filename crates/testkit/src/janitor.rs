@@ -9,6 +9,8 @@ use std::{
 };
 
 const SCRIPT: &str = r#"
+# A signal to the whole group, such as Ctrl-C, is meant for the tests: this is what cleans up after them.
+trap "" INT TERM HUP
 pids=" "; folders=()
 while read -r word value; do
   case "$word" in
