@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_access::{AccessEntry, AccessToken, Basis, Bound};
-use berth_model::{Action, Scope};
+use berth_model::{Action, RepositoryId, Scope};
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::metadata::{Access, ResolveResponse, access};
 use http::{HeaderMap, header::AUTHORIZATION};
@@ -36,6 +36,14 @@ impl Grant {
             path: self.name.path.to_string(),
             bound_to: Some(bound_to),
             principal: self.token.principal.clone(),
+        }
+    }
+
+    /// The repository that the token names by its id, if the path led to one when it was issued.
+    pub(crate) fn repository(&self) -> Option<RepositoryId> {
+        match self.entry.bound {
+            Bound::Repository(id) => Some(id),
+            Bound::Namespace(_) | Bound::Instance(_) => None,
         }
     }
 
@@ -76,7 +84,7 @@ impl Grant {
         );
         Failure::challenge(
             problem,
-            &challenge(request, Some((&self.name, &[self.action])), Some("invalid_token")),
+            &challenge(request, Some((&self.name, asked_actions(self.action))), Some("invalid_token")),
         )
     }
 

@@ -4,17 +4,20 @@ use axum::body::Body;
 use berth_blobs::{BlobReader, ObjectRef};
 use berth_model::Action;
 use berth_oci::{ByteRange, Digest, ErrorCode, RangeOutcome, parse_range};
-use berth_proto::metadata::{DeleteBlobRequest, Object, ResolveRequest, resolve_request};
+use berth_proto::metadata::{DeleteBlobRequest, Object};
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
     answer,
     authorise::authorise,
     failure::{Failure, Result},
-    manifest::{CONTENT_DIGEST, hold},
+    manifest::{CONTENT_DIGEST, corrupt, hold, is_match, not_modified},
     names::Name,
+    resolve::{Wanted, deleted, resolve},
     serve::Request,
 };
+
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
 /// GET and HEAD: one Resolve, then the bytes.
 pub(crate) async fn get(
@@ -24,18 +27,7 @@ pub(crate) async fn get(
     head: bool,
 ) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Pull)?;
-    let resolved = request
-        .parts
-        .metadata
-        .clone()
-        .resolve(ResolveRequest {
-            instance_id: request.instance.id.to_string(),
-            path: name.path.to_string(),
-            reference: Some(resolve_request::Reference::BlobDigest(digest.to_string())),
-        })
-        .await?
-        .into_inner();
-    grant.check(request, &resolved)?;
+    let resolved = resolve(request, name, &grant, Wanted::BlobDigest(digest.to_string())).await?;
     let Some(object) = resolved.content.as_ref().and_then(|content| content.object.clone()) else {
         let message = format!("blob {digest} is not in repository {}", name.asked);
         return Err(Failure::new(ErrorCode::BlobUnknown, message));
@@ -44,7 +36,12 @@ pub(crate) async fn get(
         hold(request, &grant, &resolved, &digest.to_string(), false).await?;
     }
     let etag = answer::value(format!("\"{digest}\""));
-    let range = match requested_range(request, &etag, object.size) {
+    if is_match(request, &etag) {
+        return Ok(not_modified(digest, etag, CACHE_CONTROL));
+    }
+    // Only GET has ranges (RFC 9110 section 14.2).
+    let outcome = if head { RangeOutcome::Whole } else { requested_range(request, &etag, object.size) };
+    let range = match outcome {
         RangeOutcome::Whole => None,
         RangeOutcome::Part(range) => Some(range),
         RangeOutcome::Unsatisfiable => {
@@ -111,7 +108,7 @@ fn respond(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::ETAG, etag);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
     headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
     response
 }
@@ -120,12 +117,10 @@ fn respond(
 pub(crate) async fn delete(request: &Request, name: &Name, digest: Digest) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Delete)?;
     let wanted = DeleteBlobRequest { access: Some(grant.access()), digest: digest.to_string() };
-    request
-        .parts
-        .metadata
-        .clone()
-        .delete_blob(wanted)
-        .await
-        .map_err(|status| grant.refused(request, status))?;
+    // Detached: whether a client waits for the answer or not, it is one delete.
+    let mut metadata = request.parts.metadata.clone();
+    let answered = request.parts.tasks.detach(async move { metadata.delete_blob(wanted).await }).await;
+    answered.map_err(corrupt)?.map_err(|status| grant.refused(request, status))?;
+    deleted(request, &grant, digest, true);
     Ok(answer::empty(StatusCode::ACCEPTED))
 }

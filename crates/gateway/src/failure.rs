@@ -50,6 +50,9 @@ impl From<Problem> for Box<Failure> {
         if matches!(problem.code, ErrorCode::Unavailable | ErrorCode::TooManyRequests) {
             headers.push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
         }
+        if problem.code == ErrorCode::Held {
+            headers.push((http::header::ALLOW, HeaderValue::from_static("GET, HEAD")));
+        }
         Self::new(Failure { problem, status, headers, close: false })
     }
 }

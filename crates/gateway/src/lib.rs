@@ -15,6 +15,8 @@ mod manifest;
 mod metrics;
 mod names;
 mod query;
+mod recall;
+mod resolve;
 mod serve;
 mod settings;
 mod token;
@@ -79,14 +81,14 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
     let instance_manager = InstanceManagerClient::new(deps.instance_manager)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let settings = settings::follow(instance_manager.clone(), Arc::clone(&deps.clock), &deps.background);
+    let settings = settings::follow(instance_manager.clone(), deps.clock, &deps.background);
     Gateway::new(serve::Parts {
         metadata,
         instance_manager,
         blobs: deps.blobs,
         settings,
         manifests: cache::Manifests::new(config.manifest_cache_bytes),
-        clock: deps.clock,
+        recall: recall::Recall::default(),
         ids: deps.ids,
         tasks: deps.tasks,
         metrics: metrics::Metrics::register(deps.registry),

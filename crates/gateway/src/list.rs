@@ -5,20 +5,18 @@ use berth_model::Action;
 use berth_oci::{Digest, ErrorCode, MediaType, RepositoryName, Tag};
 use berth_proto::{
     instance_manager::ListReadableRequest,
-    metadata::{
-        ListReferrersRequest, ListRepositoriesRequest, ListTagsRequest, ReadableSet, ResolveRequest,
-        ResolveResponse, resolve_request,
-    },
+    metadata::{ListReferrersRequest, ListRepositoriesRequest, ListTagsRequest, ReadableSet},
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
 use crate::{
     answer,
-    authorise::{Grant, authorise},
+    authorise::authorise,
     failure::{Failure, Result},
     names::Name,
     query::Query,
+    resolve::{Wanted, resolve},
     serve::Request,
 };
 
@@ -60,33 +58,22 @@ fn link(response: &mut Response<Body>, path: &str, parameters: &[(&str, &str)]) 
     response.headers_mut().insert(header::LINK, answer::value(text));
 }
 
-async fn resolve_repository(request: &Request, name: &Name) -> Result<(Grant, ResolveResponse)> {
+/// The id of the repository, to which the caller has pull.
+async fn repository_id(request: &Request, name: &Name) -> Result<String> {
     let grant = authorise(request, name, Action::Pull)?;
-    let resolved = request
-        .parts
-        .metadata
-        .clone()
-        .resolve(ResolveRequest {
-            instance_id: request.instance.id.to_string(),
-            path: name.path.to_string(),
-            reference: Some(resolve_request::Reference::RepositoryOnly(true)),
-        })
-        .await?
-        .into_inner();
-    Ok((grant, resolved))
+    Ok(resolve(request, name, &grant, Wanted::RepositoryOnly(true)).await?.repository_id)
 }
 
 /// `GET /v2/<name>/tags/list`
 pub(crate) async fn tags(request: &Request, name: &Name) -> Result<Response<Body>> {
     let query = Query::parse(request.head.uri.query());
-    let (grant, resolved) = resolve_repository(request, name).await?;
-    grant.check(request, &resolved)?;
+    let repository_id = repository_id(request, name).await?;
     let limit = page_size(&query, MAX_PAGE)?;
     let last = position::<Tag>(&query)?;
     let page = if limit == 0 {
         berth_proto::metadata::ListTagsResponse::default()
     } else {
-        let wanted = ListTagsRequest { repository_id: resolved.repository_id, limit, last };
+        let wanted = ListTagsRequest { repository_id, limit, last };
         request.parts.metadata.clone().list_tags(wanted).await?.into_inner()
     };
     let body = json!({ "name": name.asked.as_str(), "tags": page.tags });
@@ -104,16 +91,15 @@ pub(crate) async fn referrers(request: &Request, name: &Name, subject: Digest) -
     let limit = page_size(&query, MAX_REFERRERS_PAGE)?;
     let last = position::<Digest>(&query)?;
     let artifact_type = query.get("artifactType").unwrap_or_default().to_owned();
-    let (grant, resolved) = resolve_repository(request, name).await?;
-    match grant.check(request, &resolved) {
-        Err(failure) if failure.problem.code != ErrorCode::NameUnknown => return Err(failure),
-        _ => {}
-    }
-    let page = if limit == 0 || resolved.repository_id.is_empty() {
+    let repository_id = match repository_id(request, name).await {
+        Err(failure) if failure.problem.code == ErrorCode::NameUnknown => String::new(),
+        outcome => outcome?,
+    };
+    let page = if limit == 0 || repository_id.is_empty() {
         berth_proto::metadata::ListReferrersResponse::default()
     } else {
         let wanted = ListReferrersRequest {
-            repository_id: resolved.repository_id,
+            repository_id,
             subject: subject.to_string(),
             artifact_type: artifact_type.clone(),
             limit,

@@ -7,7 +7,7 @@ use berth_model::Action;
 use berth_oci::{Algorithm, Digest, ErrorCode, MAX_MANIFEST_BYTES, MediaType, Problem, Reference, Tag};
 use berth_proto::metadata::{
     DeleteManifestRequest, DeleteTagRequest, HoldContentRequest, PutManifestRequest, ReadManifestRequest,
-    ResolveRequest, ResolveResponse, resolve_request,
+    ResolveResponse,
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -20,12 +20,14 @@ use crate::{
     failure::{Failure, Result},
     names::Name,
     query::Query,
+    resolve::{Wanted, deleted, resolve},
     serve::Request,
 };
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// The most tags that one digest push may set.
 const MAX_TAGS: usize = 100;
 
@@ -37,18 +39,14 @@ pub(crate) async fn get(
     head: bool,
 ) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Pull)?;
-    let (resolved, content) = resolve(request, name, reference, &grant).await?;
+    let (resolved, content) = find(request, name, reference, &grant).await?;
     let digest: Digest = content.digest.parse().map_err(corrupt)?;
     if head && grant.also(Action::Push) {
         hold(request, &grant, &resolved, &content.digest, true).await?;
     }
     let etag = answer::value(format!("\"{digest}\""));
     if is_match(request, &etag) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response.headers_mut().insert(header::ETAG, etag);
-        response.headers_mut().insert(CONTENT_DIGEST, answer::value(digest.to_string()));
-        return Ok(response);
+        return Ok(not_modified(digest, etag, CACHE_CONTROL));
     }
     let body = if head { Body::empty() } else { Body::from(payload(request, &resolved, digest).await?) };
     let mut response = Response::new(body);
@@ -57,11 +55,23 @@ pub(crate) async fn get(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.size));
     headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
     headers.insert(header::ETAG, etag);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
     Ok(response)
 }
 
-fn is_match(request: &Request, etag: &HeaderValue) -> bool {
+/// 304: what a 200 would say about caching (RFC 9110 section 15.4.5).
+pub(crate) fn not_modified(digest: Digest, etag: HeaderValue, cache_control: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, etag);
+    headers.insert(header::CACHE_CONTROL, cache_control);
+    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+    response
+}
+
+/// Whether the client has this content already (`If-None-Match`).
+pub(crate) fn is_match(request: &Request, etag: &HeaderValue) -> bool {
     let Some(wanted) = request.head.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok())
     else {
         return false;
@@ -72,33 +82,23 @@ fn is_match(request: &Request, etag: &HeaderValue) -> bool {
     })
 }
 
-fn corrupt(error: impl std::fmt::Display) -> Box<Failure> {
+/// An answer, or the end of a task, that can't be.
+pub(crate) fn corrupt(error: impl std::fmt::Display) -> Box<Failure> {
     tracing::error!(%error, "metadata answered something that can't be read");
     Failure::new(ErrorCode::Internal, "internal error; the server's log has it under the request id")
 }
 
-async fn resolve(
+async fn find(
     request: &Request,
     name: &Name,
     reference: &Reference,
     grant: &Grant,
 ) -> Result<(ResolveResponse, berth_proto::metadata::Content)> {
     let wanted = match reference {
-        Reference::Tag(tag) => resolve_request::Reference::Tag(tag.to_string()),
-        Reference::Digest(digest) => resolve_request::Reference::ManifestDigest(digest.to_string()),
+        Reference::Tag(tag) => Wanted::Tag(tag.to_string()),
+        Reference::Digest(digest) => Wanted::ManifestDigest(digest.to_string()),
     };
-    let mut resolved = request
-        .parts
-        .metadata
-        .clone()
-        .resolve(ResolveRequest {
-            instance_id: request.instance.id.to_string(),
-            path: name.path.to_string(),
-            reference: Some(wanted),
-        })
-        .await?
-        .into_inner();
-    grant.check(request, &resolved)?;
+    let mut resolved = resolve(request, name, grant, wanted).await?;
     let Some(content) = resolved.content.take() else {
         let message = format!("manifest {reference} is not in repository {}", name.asked);
         return Err(Failure::new(ErrorCode::ManifestUnknown, message));
@@ -107,10 +107,25 @@ async fn resolve(
 }
 
 async fn payload(request: &Request, resolved: &ResolveResponse, digest: Digest) -> Result<Bytes> {
+    let manifests = &request.parts.manifests;
+    match manifests.get_or_fetch(digest, read(request, resolved, digest)).await {
+        // Perhaps another request's answer, for a repository that lost it meanwhile.
+        Err(problem) if problem.code == ErrorCode::ManifestUnknown => {
+            Ok(read(request, resolved, digest).await?)
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+fn read(
+    request: &Request,
+    resolved: &ResolveResponse,
+    digest: Digest,
+) -> impl Future<Output = std::result::Result<Bytes, Problem>> + Send + 'static {
     let mut metadata = request.parts.metadata.clone();
     let wanted =
         ReadManifestRequest { repository_id: resolved.repository_id.clone(), digest: digest.to_string() };
-    let fetch = async move {
+    async move {
         let answer =
             metadata.read_manifest(wanted).await.map_err(|status| berth_proto::from_status(&status))?;
         let gone = || Problem::new(ErrorCode::ManifestUnknown, "the manifest was deleted meanwhile");
@@ -122,9 +137,9 @@ async fn payload(request: &Request, resolved: &ResolveResponse, digest: Digest) 
                 "the stored manifest is damaged; tell the operator",
             ));
         }
-        Ok(payload)
-    };
-    Ok(request.parts.manifests.get_or_fetch(digest, fetch).await?)
+        // A copy: these bytes are part of the larger buffer in which the message came, which the cache would keep.
+        Ok(Bytes::copy_from_slice(&payload))
+    }
 }
 
 /// Part of a push: what a pusher has seen may not be collected before its push ends.
@@ -178,16 +193,12 @@ pub(crate) async fn put(
     let digest = match reference {
         Reference::Tag(tag) => {
             tags.insert(tag);
-            Digest::of(tag_algorithm(&query)?, &payload)
-        }
-        Reference::Digest(expected) => {
-            let found = Digest::of(expected.algorithm(), &payload);
-            if found != expected {
-                let message = format!("the manifest's digest is {found}, not {expected}");
-                return Err(Failure::new(ErrorCode::DigestInvalid, message));
+            match query.get("digest") {
+                Some(expected) => has_digest(&payload, expected.parse().map_err(invalid_digest)?)?,
+                None => Digest::of(tag_algorithm(&query)?, &payload),
             }
-            expected
         }
+        Reference::Digest(expected) => has_digest(&payload, expected)?,
     };
     let wanted = PutManifestRequest {
         access: Some(grant.access()),
@@ -213,12 +224,24 @@ pub(crate) async fn put(
     Ok(response)
 }
 
-/// A push by tag may choose the digest's algorithm by `digest=<algorithm>:…` or `digest-algorithm=<algorithm>`.
+/// A push by tag may say its digest by `digest=<algorithm>:…`, or only the algorithm by `digest-algorithm=<algorithm>`.
 fn tag_algorithm(query: &Query<'_>) -> Result<Algorithm> {
     let Some(asked) = query.get("digest-algorithm") else { return Ok(Algorithm::Sha256) };
-    asked
-        .parse()
-        .map_err(|error: berth_oci::DigestError| Failure::new(ErrorCode::DigestInvalid, error.to_string()))
+    asked.parse().map_err(invalid_digest)
+}
+
+fn invalid_digest(error: berth_oci::DigestError) -> Box<Failure> {
+    Failure::new(ErrorCode::DigestInvalid, error.to_string())
+}
+
+/// The digest that was announced, if it is the content's.
+fn has_digest(payload: &[u8], expected: Digest) -> Result<Digest> {
+    let found = Digest::of(expected.algorithm(), payload);
+    if found == expected {
+        return Ok(expected);
+    }
+    let message = format!("the manifest's digest is {found}, not {expected}");
+    Err(Failure::new(ErrorCode::DigestInvalid, message))
 }
 
 fn content_type(request: &Request) -> Result<MediaType> {
@@ -235,15 +258,22 @@ pub(crate) async fn delete(request: &Request, name: &Name, reference: &Reference
     let grant = authorise(request, name, Action::Delete)?;
     let access = Some(grant.access());
     let mut metadata = request.parts.metadata.clone();
-    let reference = reference.to_string();
-    let by_tag = !reference.contains(':');
+    let wanted = reference.clone();
     let answered = request.parts.tasks.detach(async move {
-        if by_tag {
-            metadata.delete_tag(DeleteTagRequest { access, tag: reference }).await.map(|_| ())
-        } else {
-            metadata.delete_manifest(DeleteManifestRequest { access, digest: reference }).await.map(|_| ())
+        match wanted {
+            Reference::Tag(tag) => {
+                let wanted = DeleteTagRequest { access, tag: tag.to_string() };
+                metadata.delete_tag(wanted).await.map(|_| ())
+            }
+            Reference::Digest(digest) => {
+                let wanted = DeleteManifestRequest { access, digest: digest.to_string() };
+                metadata.delete_manifest(wanted).await.map(|_| ())
+            }
         }
     });
     answered.await.map_err(corrupt)?.map_err(|status| grant.refused(request, status))?;
+    if let Reference::Digest(digest) = reference {
+        deleted(request, &grant, *digest, false);
+    }
     Ok(answer::empty(StatusCode::ACCEPTED))
 }

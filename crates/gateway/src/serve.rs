@@ -18,7 +18,7 @@ use berth_proto::{
     instance_manager::instance_manager_client::InstanceManagerClient,
     metadata::metadata_client::MetadataClient,
 };
-use berth_service::{Channel, Connection, Ids, SharedClock, Tasks};
+use berth_service::{Channel, Connection, Ids, Tasks};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts as Head};
 use hyper::body::Incoming;
@@ -29,6 +29,7 @@ use crate::{
     cache::Manifests,
     failure::{Failure, Result},
     metrics::{Metrics, RequestLabels},
+    recall::Recall,
     settings::{Instance, Settings, Snapshot},
 };
 
@@ -43,7 +44,7 @@ pub(crate) struct Parts {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) manifests: Manifests,
-    pub(crate) clock: SharedClock,
+    pub(crate) recall: Recall,
     pub(crate) ids: Ids,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,
@@ -111,9 +112,13 @@ impl Gateway {
             }
             Err(failure) => {
                 log_refusal(method, &path, &failure);
-                refusal(*failure, is_head)
+                refusal(*failure)
             }
         };
+        if is_head {
+            // The length stays: a HEAD says what its GET would. HTTP/2 would send the body.
+            *response.body_mut() = Body::empty();
+        }
         let headers = response.headers_mut();
         headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         headers.insert(REQUEST_ID, answer::value(&id));
@@ -129,16 +134,18 @@ impl Gateway {
             return Err(Failure::new(ErrorCode::Unavailable, message));
         };
         let path = head.uri.path().to_owned();
-        if path == "/.well-known/jwks.json" && head.method == http::Method::GET {
-            return Ok(jwks(settings.as_ref().as_ref()));
+        if path == "/.well-known/jwks.json" {
+            return match head.method {
+                http::Method::GET | http::Method::HEAD => Ok(jwks(settings.as_ref().as_ref())),
+                _ => Err(not_allowed("GET, HEAD")),
+            };
         }
         let request = self.identify(head, settings.as_ref().as_ref())?;
         if path == "/token" {
             return crate::token::issue(&request, body).await;
         }
         let route = Route::parse(&path).map_err(Problem::from)?;
-        let method: Method = request.head.method.as_str().parse().map_err(Problem::from)?;
-        handle(&request, method, route, body).await
+        handle(&request, route, body).await
     }
 
     /// Finds out who is asked. Embedded, every host means the default instance.
@@ -170,8 +177,27 @@ fn authority(head: &Head) -> Result<String> {
     Ok(host.to_owned())
 }
 
-async fn handle(request: &Request, method: Method, route: Route, body: Incoming) -> Result<Response<Body>> {
+/// The methods of a resource. What has GET has HEAD.
+fn methods(route: &Route) -> &'static str {
+    match route {
+        Route::Base | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD",
+        Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
+        Route::Blob(..) => "GET, HEAD, DELETE",
+        Route::Uploads(_) => "POST",
+        Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+    }
+}
+
+/// 405, with the methods that the resource has.
+pub(crate) fn not_allowed(methods: &'static str) -> Box<Failure> {
+    Failure::new(ErrorCode::Unsupported, format!("this resource has only {methods}"))
+        .with_header(header::ALLOW, HeaderValue::from_static(methods))
+}
+
+async fn handle(request: &Request, route: Route, body: Incoming) -> Result<Response<Body>> {
     use Method::{Delete, Get, Head, Patch, Post, Put};
+    let methods = methods(&route);
+    let method: Method = request.head.method.as_str().parse().map_err(|_| not_allowed(methods))?;
     let default = request.instance.name == "default";
     let name = match route.repository() {
         Some(name) => Some(crate::names::Name::resolve(name, default)?),
@@ -182,9 +208,9 @@ async fn handle(request: &Request, method: Method, route: Route, body: Incoming)
             authorise::authenticated(request)?;
             Ok(answer::json(StatusCode::OK, &serde_json::json!({})))
         }
-        (Route::Catalog, _, Get) => crate::list::catalog(request).await,
-        (Route::Tags(_), Some(name), Get) => crate::list::tags(request, &name).await,
-        (Route::Referrers(_, subject), Some(name), Get) => {
+        (Route::Catalog, _, Get | Head) => crate::list::catalog(request).await,
+        (Route::Tags(_), Some(name), Get | Head) => crate::list::tags(request, &name).await,
+        (Route::Referrers(_, subject), Some(name), Get | Head) => {
             crate::list::referrers(request, &name, subject).await
         }
         (Route::Manifest(_, reference), Some(name), Get | Head) => {
@@ -203,9 +229,9 @@ async fn handle(request: &Request, method: Method, route: Route, body: Incoming)
         (Route::Uploads(_), Some(name), Post) => crate::upload::start(request, &name, body).await,
         (Route::Upload(_, id), Some(name), Patch) => crate::upload::patch(request, &name, &id, body).await,
         (Route::Upload(_, id), Some(name), Put) => crate::upload::put(request, &name, &id, body).await,
-        (Route::Upload(_, id), Some(name), Get) => crate::upload::state(request, &name, &id).await,
+        (Route::Upload(_, id), Some(name), Get | Head) => crate::upload::state(request, &name, &id).await,
         (Route::Upload(_, id), Some(name), Delete) => crate::upload::cancel(request, &name, &id).await,
-        _ => Err(Failure::new(ErrorCode::Unsupported, "this resource does not have this method")),
+        _ => Err(not_allowed(methods)),
     }
 }
 
@@ -217,13 +243,9 @@ fn jwks(snapshot: Option<&Snapshot>) -> Response<Body> {
     response
 }
 
-fn refusal(failure: Failure, is_head: bool) -> Response<Body> {
+fn refusal(failure: Failure) -> Response<Body> {
     let body = failure.problem.body();
     let mut response = answer::with_body(failure.status, HeaderValue::from_static("application/json"), body);
-    if is_head {
-        // The length stays: a HEAD says what its GET would.
-        *response.body_mut() = Body::empty();
-    }
     let headers = response.headers_mut();
     for (name, value) in failure.headers {
         headers.append(name, value);

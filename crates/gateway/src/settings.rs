@@ -8,8 +8,9 @@ use berth_model::InstanceId;
 use berth_proto::instance_manager::{
     self as wire, WatchRequest, instance_manager_client::InstanceManagerClient,
 };
-use berth_service::{Channel, SharedClock, Tasks, Timestamp};
+use berth_service::{Channel, SharedClock, Tasks};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// Without a word from instance-manager for this long the gateway is not ready, and then refuses.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -35,11 +36,15 @@ pub(crate) struct Settings {
     /// Trusts the keys of the newest settings.
     pub(crate) verifier: Verifier,
     current: ArcSwap<Option<Snapshot>>,
-    heard: Mutex<Option<Timestamp>>,
-    clock: SharedClock,
+    /// Not the wall clock: when that steps, nothing was said and nothing was missed.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Settings {
+    fn new(clock: SharedClock) -> Self {
+        Self { verifier: Verifier::new(clock), current: ArcSwap::from_pointee(None), heard: Mutex::new(None) }
+    }
+
     /// The settings, unless they are missing or too old to be trusted.
     pub(crate) fn current(&self) -> Option<arc_swap::Guard<Arc<Option<Snapshot>>>> {
         let guard = self.current.load();
@@ -49,11 +54,11 @@ impl Settings {
     /// Whether instance-manager was heard lately.
     pub(crate) fn fresh(&self) -> bool {
         let heard = *self.heard.lock();
-        heard.is_some_and(|heard| self.clock.now().since(heard) <= SILENCE)
+        heard.is_some_and(|heard| heard.elapsed() <= SILENCE)
     }
 
     fn apply(&self, settings: wire::Settings) {
-        *self.heard.lock() = Some(self.clock.now());
+        *self.heard.lock() = Some(Instant::now());
         let known = self.current.load().as_ref().as_ref().map(|current| current.revision);
         if known == Some(settings.revision) {
             return;
@@ -81,9 +86,7 @@ pub(crate) fn follow(
     clock: SharedClock,
     tasks: &Tasks,
 ) -> Arc<Settings> {
-    let verifier = Verifier::new(Arc::clone(&clock));
-    let current = ArcSwap::from_pointee(None);
-    let settings = Arc::new(Settings { verifier, current, heard: Mutex::new(None), clock });
+    let settings = Arc::new(Settings::new(clock));
     let follower = Arc::clone(&settings);
     let stopping = tasks.stopping();
     tasks.spawn("follow settings", async move {
@@ -119,5 +122,34 @@ async fn follow_once(mut client: InstanceManagerClient<Channel>, settings: &Sett
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_access::{KeySet, SigningKey};
+    use berth_service::{ManualClock, Timestamp};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_in_time_that_passes_not_in_steps_of_the_clock() {
+        let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
+        let settings = Settings::new(clock.clone());
+        assert!(!settings.fresh());
+        let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap()).unwrap();
+        let jwks = KeySet::publish([key.public().jwk.as_str()]);
+        settings.apply(wire::Settings {
+            revision: 1,
+            jwks,
+            issuer: "berth".to_owned(),
+            ..Default::default()
+        });
+        clock.advance(Duration::from_secs(3600));
+        assert!(settings.fresh() && settings.current().is_some());
+        tokio::time::advance(SILENCE).await;
+        assert!(settings.fresh());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!settings.fresh() && settings.current().is_none());
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn issue(request: &Request, body: Incoming) -> Result<Response<
                 .map_err(|_| Failure::new(ErrorCode::RequestInvalid, "the form is not valid UTF-8"))?;
             (Query::parse(Some(text)), true)
         }
-        _ => return Err(Failure::new(ErrorCode::Unsupported, "the token endpoint has GET and POST")),
+        _ => return Err(crate::serve::not_allowed("GET, POST")),
     };
     if let Some(service) = query.get("service")
         && !service.is_empty()

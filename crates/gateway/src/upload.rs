@@ -3,19 +3,19 @@
 //! Appending and finishing run detached from the request: a client that goes away leaves a session that says exactly
 //! how many bytes are durable.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use berth_blobs::{BlobWriter, WriteOpen, Written};
 use berth_model::Action;
 use berth_oci::{Algorithm, ContentRange, Digest, ErrorCode, Problem};
 use berth_proto::metadata::{
-    BeginAppendRequest, CancelUploadRequest, CheckpointRequest, CommitUploadRequest, EndAppendRequest,
-    GetUploadRequest, Lease, MountBlobRequest, StartUploadRequest, Upload,
+    Access, BeginAppendRequest, CancelUploadRequest, CheckpointRequest, CommitUploadRequest,
+    EndAppendRequest, GetUploadRequest, Lease, MountBlobRequest, StartUploadRequest, Upload,
 };
-use berth_service::Timestamp;
 use http::{HeaderName, Response, StatusCode, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::{
     answer,
@@ -32,6 +32,8 @@ use crate::{
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// Bytes after which what has come is made durable and recorded.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// Leases last a minute and are renewed while bytes flow.
+const RENEWAL: Duration = Duration::from_secs(20);
 
 /// `POST /v2/<name>/blobs/uploads/`: mount, or a whole blob, or a new session.
 pub(crate) async fn start(request: &Request, name: &Name, body: Incoming) -> Result<Response<Body>> {
@@ -43,7 +45,7 @@ pub(crate) async fn start(request: &Request, name: &Name, body: Incoming) -> Res
     };
     if let Some(text) = query.get("mount") {
         let digest: Digest = text.parse().map_err(|error| digest_problem(&error))?;
-        if mount(request, name, &grant, digest, query.get("from")).await? {
+        if mount(request, &grant, digest, query.get("from")).await? {
             return Ok(created(name, digest));
         }
     }
@@ -65,8 +67,37 @@ pub(crate) async fn start(request: &Request, name: &Name, body: Incoming) -> Res
         .into_inner();
     match whole {
         None => Ok(session(StatusCode::ACCEPTED, name, &upload)),
-        Some(digest) => finish(request, name, &grant, &upload.id, digest, body).await,
+        Some(digest) => {
+            // Its client never hears of the session.
+            let outcome = finish(request, name, &grant, &upload.id, digest, body, Session::Hidden).await;
+            outcome.map_err(without_location)
+        }
     }
+}
+
+/// Whether a client knows its session and may go on with it after a failure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Session {
+    Known,
+    Hidden,
+}
+
+impl Session {
+    /// Cancels a session whose only request failed. One that can't be cancelled now expires.
+    async fn failed(self, parts: &Parts, access: Access, upload_id: String) {
+        if self == Self::Known {
+            return;
+        }
+        let wanted = CancelUploadRequest { access: Some(access), upload_id };
+        if let Err(status) = parts.metadata.clone().cancel_upload(wanted).await {
+            tracing::debug!(cause = status.message(), "a failed upload was not cancelled");
+        }
+    }
+}
+
+fn without_location(mut failure: Box<Failure>) -> Box<Failure> {
+    failure.headers.retain(|(name, _)| *name != header::LOCATION && *name != header::RANGE);
+    failure
 }
 
 fn digest_problem(error: &dyn std::fmt::Display) -> Box<Failure> {
@@ -74,13 +105,7 @@ fn digest_problem(error: &dyn std::fmt::Display) -> Box<Failure> {
 }
 
 /// Mounts when the caller may read the blob somewhere. Found or not, the same questions are asked.
-async fn mount(
-    request: &Request,
-    name: &Name,
-    grant: &Grant,
-    digest: Digest,
-    from: Option<&str>,
-) -> Result<bool> {
+async fn mount(request: &Request, grant: &Grant, digest: Digest, from: Option<&str>) -> Result<bool> {
     let readable = readable(request, grant.principal()).await?;
     let from = match from {
         None | Some("") => String::new(),
@@ -93,10 +118,6 @@ async fn mount(
             }
         }
     };
-    if from == name.path.as_str() {
-        // Mounting from itself finds only what is there already; the answer is that of any other place.
-        tracing::debug!("mount from the target itself");
-    }
     let wanted = MountBlobRequest {
         access: Some(grant.access()),
         digest: digest.to_string(),
@@ -150,7 +171,7 @@ pub(crate) async fn put(request: &Request, name: &Name, id: &str, body: Incoming
         return Err(Failure::new(ErrorCode::DigestInvalid, "the closing PUT needs the digest parameter"));
     };
     let digest: Digest = text.parse().map_err(|error| digest_problem(&error))?;
-    finish(request, name, &grant, id, digest, body).await
+    finish(request, name, &grant, id, digest, body, Session::Known).await
 }
 
 async fn finish(
@@ -160,24 +181,37 @@ async fn finish(
     id: &str,
     digest: Digest,
     body: Incoming,
+    session: Session,
 ) -> Result<Response<Body>> {
     let reader = Reader::new(body, request.parts.upload_idle);
-    let chunk = chunk(request, &reader)?;
-    let lease = match begin(request, name, grant, id, chunk.offset, Some(digest)).await {
-        Ok(lease) if lease.committed_digest.is_empty() => lease,
-        Ok(committed) => {
+    let begun = async {
+        let chunk = chunk(request, &reader)?;
+        let lease = begin(request, name, grant, id, chunk.offset, Some(digest)).await?;
+        Ok::<_, Box<Failure>>((lease, chunk.length))
+    };
+    let (lease, expected) = match begun.await {
+        Ok((lease, expected)) if lease.committed_digest.is_empty() => (lease, expected),
+        Ok((committed, _)) => {
             reader.linger().await;
             let same = committed.committed_digest == digest.to_string();
             return if same { Ok(created(name, digest)) } else { Err(unknown_upload()) };
         }
         Err(failure) => {
+            session.failed(&request.parts, grant.access(), id.to_owned()).await;
             reader.linger().await;
             return Err(failure);
         }
     };
-    let append = Append { parts: Arc::clone(&request.parts), lease, expected: chunk.length };
-    let access = grant.access();
-    let done = request.parts.tasks.detach(append.commit(reader, digest, access));
+    let parts = Arc::clone(&request.parts);
+    let append = Append { parts: Arc::clone(&parts), lease, expected };
+    let (access, id_of_failed) = (grant.access(), id.to_owned());
+    let done = request.parts.tasks.detach(async move {
+        let outcome = append.commit(reader, digest, access.clone()).await;
+        if outcome.is_err() {
+            session.failed(&parts, access, id_of_failed).await;
+        }
+        outcome
+    });
     match done.await {
         Ok(Ok(())) => Ok(created(name, digest)),
         Ok(Err(Refusal::Status(status))) => Err(located(name, id, grant.refused(request, status))),
@@ -336,7 +370,7 @@ impl Append {
         let mut writer = self.open().await?;
         let start = writer.offset();
         let mut recorded = start;
-        let mut recorded_at = self.parts.clock.now();
+        let mut recorded_at = Instant::now();
         loop {
             let data = match reader.next().await {
                 Ok(data) => data,
@@ -350,9 +384,9 @@ impl Append {
             }
             self.parts.metrics.uploaded_bytes.inc_by(data.len() as u64);
             writer.write(data).await?;
-            if writer.offset() - recorded >= CHECKPOINT_BYTES || self.renewal_due(recorded_at) {
+            if writer.offset() - recorded >= CHECKPOINT_BYTES || recorded_at.elapsed() >= RENEWAL {
                 recorded = self.checkpoint(&mut *writer).await?;
-                recorded_at = self.parts.clock.now();
+                recorded_at = Instant::now();
             }
         }
         if self.expected.is_some_and(|expected| writer.offset() - start != expected) {
@@ -377,11 +411,6 @@ impl Append {
             algorithm: lease.algorithm.parse().map_err(|error: berth_oci::DigestError| unreadable(&error))?,
         };
         Ok(self.parts.blobs.write(open).await?)
-    }
-
-    /// Leases last a minute and are renewed while bytes flow.
-    fn renewal_due(&self, recorded_at: Timestamp) -> bool {
-        self.parts.clock.now().since(recorded_at) >= std::time::Duration::from_secs(20)
     }
 
     async fn checkpoint(&self, writer: &mut dyn BlobWriter) -> Result<u64> {
@@ -420,7 +449,7 @@ impl Append {
         self,
         reader: Reader,
         digest: Digest,
-        access: berth_proto::metadata::Access,
+        access: Access,
     ) -> std::result::Result<(), Refusal> {
         let written = self.run(reader).await?;
         let found = if written.digest.algorithm() == digest.algorithm() {

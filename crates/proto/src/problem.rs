@@ -1,6 +1,8 @@
 //! The one mapping between [`Problem`] and gRPC. The code's name and the detail travel in metadata, so that the far
 //! side gets back exactly what was said.
 
+use std::error::Error;
+
 use berth_oci::{ErrorCode, Problem};
 use tonic::{Code, Status, metadata::MetadataValue};
 
@@ -35,7 +37,7 @@ pub fn to_status(problem: Problem) -> Status {
     status
 }
 
-/// A gRPC status as a problem. A status that no Berth service made (no connection, a deadline) is
+/// A gRPC status as a problem. A status that no Berth service made (no connection, one that broke, a deadline) is
 /// [`ErrorCode::Unavailable`] where a retry may help, else [`ErrorCode::Internal`].
 pub fn from_status(status: &Status) -> Problem {
     let named = status.metadata().get(CODE_KEY).and_then(|name| name.to_str().ok());
@@ -47,15 +49,16 @@ pub fn from_status(status: &Status) -> Problem {
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         return Problem { code, message: status.message().to_owned(), detail };
     }
+    // A source is the transport's error: it doesn't travel, so the connection broke under the call. Its code says only
+    // how, such as UNKNOWN for a reset.
+    let transport_failed = status.source().is_some();
     match status.code() {
+        _ if transport_failed => unavailable(),
         Code::Unavailable
         | Code::DeadlineExceeded
         | Code::Cancelled
         | Code::Aborted
-        | Code::ResourceExhausted => Problem::new(
-            ErrorCode::Unavailable,
-            "a service that this request needs does not answer; try again",
-        ),
+        | Code::ResourceExhausted => unavailable(),
         _ => Problem::new(
             ErrorCode::Internal,
             "internal error; the server's log has the cause under the request id",
@@ -63,9 +66,22 @@ pub fn from_status(status: &Status) -> Problem {
     }
 }
 
+fn unavailable() -> Problem {
+    Problem::new(ErrorCode::Unavailable, "a service that this request needs does not answer; try again")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_broke_is_unavailable_whatever_its_code() {
+        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let status = Status::from_error(Box::new(broken));
+        assert_eq!(status.code(), Code::Unknown);
+        assert_eq!(from_status(&status).code, ErrorCode::Unavailable);
+        assert_eq!(from_status(&Status::unknown("said by the far side")).code, ErrorCode::Internal);
+    }
 
     #[test]
     fn a_problem_comes_back_as_it_was_said() {
