@@ -22,7 +22,7 @@ const ASKED_RESTARTS: usize = 16;
 pub struct PostgresOptions {
     /// `postgres://user:password@host:port/database`. With `pooler` this is the pooler's.
     pub url: SecretString,
-    /// The same for migrations, past a pooler; absent: `url`.
+    /// The same for migrations, past a pooler, which can't run them; absent: `url`.
     pub direct_url: Option<SecretString>,
     /// The schema that holds the service's tables; made when it is absent.
     pub schema: String,
@@ -63,7 +63,8 @@ impl PostgresOptions {
     fn pooled(&self) -> Result<PgConnectOptions, DatabaseError> {
         let options = self.connect(&self.url)?;
         if self.pooler {
-            return Ok(options.statement_cache_capacity(0));
+            // A pooler refuses start-up parameters that it doesn't know; no floating point number is read here.
+            return Ok(options.statement_cache_capacity(0).extra_float_digits(None));
         }
         let limit = self.statement_timeout.as_millis().to_string();
         Ok(options.statement_cache_capacity(256).options([
@@ -91,7 +92,28 @@ impl Postgres {
             .acquire_timeout(options.acquire_timeout)
             .test_before_acquire(false)
             .connect_lazy_with(options.pooled()?);
-        Ok(Self { pool, persistent: !options.pooler })
+        let postgres = Self { pool, persistent: !options.pooler };
+        if options.pooler {
+            postgres.check_schema(&options.schema).await?;
+        }
+        Ok(postgres)
+    }
+
+    /// Behind a pooler the role's settings name the schema; a role without them would find no table, or other ones.
+    async fn check_schema(&self, schema: &str) -> Result<(), DatabaseError> {
+        let mut transaction = self.pool.begin().await?;
+        let query = sqlx::query("SELECT current_schema()::text, current_user::text").persistent(false);
+        let row = query.fetch_one(&mut *transaction).await?;
+        let (found, role): (Option<String>, String) = (row.try_get(0)?, row.try_get(1)?);
+        transaction.commit().await?;
+        if found.as_deref() == Some(schema) {
+            return Ok(());
+        }
+        let message = format!(
+            "behind the pooler the role {role:?} works in the schema {found:?}, not {schema:?}; \
+             ALTER ROLE \"{role}\" SET search_path = \"{schema}\""
+        );
+        Err(sqlx::Error::Configuration(message.into()).into())
     }
 
     pub(crate) async fn write<T, E, F>(&self, name: &'static str, unit: F) -> Result<T, E>
@@ -145,13 +167,27 @@ impl Postgres {
         Ok(Transaction { connection, now, broken: None })
     }
 
+    /// A statement without a name is parsed and run in two steps. Between them a pooler may change the server, which
+    /// then lacks the statement or runs another client's, unless a transaction keeps it.
+    async fn begin_read(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, DatabaseError> {
+        Ok(self.pool.begin_with("BEGIN READ ONLY").await?)
+    }
+
     pub(crate) async fn read_optional(
         &self,
         statement: &Statement,
         args: Vec<Arg>,
     ) -> Result<Option<Row>, DatabaseError> {
         let query = sqlx::query_with(statement.postgres, value::postgres_arguments(args)?);
-        let row = query.persistent(self.persistent).fetch_optional(&self.pool).await?;
+        let query = query.persistent(self.persistent);
+        let row = if self.persistent {
+            query.fetch_optional(&self.pool).await?
+        } else {
+            let mut transaction = self.begin_read().await?;
+            let row = query.fetch_optional(&mut *transaction).await?;
+            transaction.commit().await?;
+            row
+        };
         Ok(row.map(|row| Row(value::Inner::Postgres(row))))
     }
 
@@ -161,13 +197,26 @@ impl Postgres {
         args: Vec<Arg>,
     ) -> Result<Vec<Row>, DatabaseError> {
         let query = sqlx::query_with(statement.postgres, value::postgres_arguments(args)?);
-        let rows = query.persistent(self.persistent).fetch_all(&self.pool).await?;
+        let query = query.persistent(self.persistent);
+        let rows = if self.persistent {
+            query.fetch_all(&self.pool).await?
+        } else {
+            let mut transaction = self.begin_read().await?;
+            let rows = query.fetch_all(&mut *transaction).await?;
+            transaction.commit().await?;
+            rows
+        };
         Ok(rows.into_iter().map(|row| Row(value::Inner::Postgres(row))).collect())
     }
 
     pub(crate) async fn prepare(&self, statement: &'static str) -> Result<(), DatabaseError> {
         use sqlx::{Executor as _, SqlSafeStr as _};
-        self.pool.acquire().await?.prepare(statement.into_sql_str()).await?;
+        let mut transaction = self.pool.begin().await?;
+        if !self.persistent {
+            // It prepares under a name, which another client of the pooler may have left on this server.
+            sqlx::query("DEALLOCATE ALL").persistent(false).execute(&mut *transaction).await?;
+        }
+        (&mut *transaction).prepare(statement.into_sql_str()).await?;
         Ok(())
     }
 

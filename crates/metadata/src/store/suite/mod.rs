@@ -40,14 +40,24 @@ pub(super) const SUBSCRIBER: &str = "audit";
 impl World {
     pub(super) async fn open(engine: Engine) -> Option<Self> {
         let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
+        let database = Database::for_tests(engine, MIGRATIONS, clock.clone()).await.unwrap()?;
+        Some(Self::over(database, clock))
+    }
+
+    /// Over PostgreSQL behind a transaction-mode pooler.
+    pub(super) async fn open_pooled() -> Option<Self> {
+        let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
+        Some(Self::over(Database::for_tests_pooled(MIGRATIONS).await.unwrap()?, clock))
+    }
+
+    pub(super) fn over(database: Database, clock: Arc<ManualClock>) -> Self {
         let shared: SharedClock = clock.clone();
         let ids = Ids::random(shared.clone());
-        let database = Database::for_tests(engine, MIGRATIONS, shared.clone()).await.unwrap()?;
         let subscribers = vec![SUBSCRIBER.to_owned()];
         let metadata = Metadata::new(Config::default(), database.clone(), ids.clone(), shared, subscribers);
         let service = MetadataService::new(metadata.clone(), &mut Registry::default());
         let outbox = Arc::new(MetadataOutbox(metadata.clone()));
-        Some(Self { service, metadata, outbox, database, clock, instance: InstanceId::new(ids.ulid()) })
+        Self { service, metadata, outbox, database, clock, instance: InstanceId::new(ids.ulid()) }
     }
 
     /// The right to a path by a token that rests on the instance alone.
@@ -308,7 +318,7 @@ impl Manifest {
     }
 }
 
-/// Runs each case on both engines.
+/// Runs each case on both engines, and on PostgreSQL behind a transaction-mode pooler.
 macro_rules! on_both_engines {
     ($($case:ident),* $(,)?) => {
         mod sqlite {
@@ -323,6 +333,14 @@ macro_rules! on_both_engines {
             async fn $case() {
                 let engine = berth_database::Engine::Postgres;
                 if let Some(world) = crate::store::suite::World::open(engine).await {
+                    super::$case(world).await;
+                }
+            })*
+        }
+        mod pooled {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                if let Some(world) = crate::store::suite::World::open_pooled().await {
                     super::$case(world).await;
                 }
             })*
