@@ -101,6 +101,32 @@ async fn the_first_start_makes_a_password_that_only_its_owner_can_read() {
     assert!(berth(&["migrate", "--data", data.to_str().unwrap()]).status.success());
 }
 
+/// A process that can't leave the password where it says must not have set it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_password_that_could_not_be_written_was_not_set_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = data.join("admin-password");
+    std::fs::create_dir_all(&file).unwrap();
+    let process = serving(&data);
+    let error = process.start().await.unwrap_err().to_string();
+    assert!(error.contains("admin-password"), "{error}");
+    std::fs::remove_dir(&file).unwrap();
+    // Left behind by a process that died before the password was set.
+    std::fs::write(&file, "another password\n").unwrap();
+    process.start().await.unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let password = std::fs::read_to_string(&file).unwrap();
+    let client = Client::new(process.url()).with_credentials("admin", password.trim_end());
+    assert_eq!(client.token_reply(&[]).await.unwrap().status, 200);
+    // A given password makes the file untrue.
+    process.terminate();
+    process.wait_exit(Duration::from_secs(30)).await.unwrap();
+    let process = serving(&data).with_env("BERTH_ADMIN_PASSWORD", "a given password");
+    process.start().await.unwrap();
+    assert!(!file.exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_given_password_replaces_the_old_one() {
     let folder = tempfile::tempdir().unwrap();

@@ -259,14 +259,18 @@ impl<'a> Builder<'a> {
             tasks: self.back.clone(),
             registry: &mut self.registry,
             admin_password: password::given()?,
+            password_keeper: Arc::new(password::Keeper::new(&self.config.data)),
         };
         let service = berth_instance_manager::build(&self.config.instance_manager, deps)
             .await
             .context("can't start instance-manager")?;
-        if let Some(password) = &service.generated_password {
-            password::keep(&self.config.data, password)?;
-            self.generated_password = true;
-        }
+        self.generated_password = service.generated_password;
+        let (streams, draining) = (service.streams.clone(), self.front.stopping());
+        self.front.spawn("end settings streams", async move {
+            // A gateway elsewhere would keep its stream, and so this process's drain, open.
+            draining.cancelled().await;
+            streams.cancel();
+        });
         self.instance_manager.fill(service.server.clone());
         self.audit.fill(service.subscriber.clone());
         self.grpc.add_service(Guard::new("instance-manager", service.server));
@@ -330,7 +334,7 @@ fn greet(config: &Config, public: &Address, admin: &Address, generated_password:
         "Berth {} serves {scheme}://{public}; health and metrics: {admin}",
         env!("CARGO_PKG_VERSION")
     ));
-    let file = password::file(&config.data);
+    let file = password::file_in(&config.data);
     let kept = std::fs::read_to_string(&file).ok();
     match kept {
         Some(text) if generated_password && terminal::is_interactive() => {

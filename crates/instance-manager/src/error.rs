@@ -22,6 +22,9 @@ pub enum Error {
     /// A password could not be checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// A generated password can't be kept for its reader.
+    #[error("the generated password of the administrator can't be kept")]
+    Keeper(#[source] std::io::Error),
     /// What the database holds contradicts itself.
     #[error("the database holds {0}")]
     Inconsistent(&'static str),
@@ -38,7 +41,11 @@ impl From<Error> for Problem {
             Error::Password(PasswordError::Busy) => {
                 Self::new(ErrorCode::TooManyRequests, "too many people log in at the same time; try again")
             }
-            Error::Seal(_) | Error::Key(_) | Error::Password(_) | Error::Inconsistent(_) => {
+            Error::Seal(_)
+            | Error::Key(_)
+            | Error::Password(_)
+            | Error::Keeper(_)
+            | Error::Inconsistent(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "instance-manager");
                 Self::new(
                     ErrorCode::Internal,

@@ -16,7 +16,7 @@ mod tests;
 mod token;
 mod worker;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use berth_access::{Decider, PasswordConfig, Passwords, RootKey};
 use berth_database::{Database, Engine, Migrations, Migrator};
@@ -62,6 +62,16 @@ impl Default for Config {
     }
 }
 
+/// Where a generated password waits for its reader. It is in the database only as a hash.
+pub trait PasswordKeeper: fmt::Debug + Send + Sync {
+    /// Keeps a password durably, in place of one kept before. Called before the password is set: a process that dies in
+    /// between generates another at its next start.
+    fn keep(&self, password: &SecretString) -> io::Result<()>;
+
+    /// What is kept, if anything, is not the password: another one was set.
+    fn discard(&self) -> io::Result<()>;
+}
+
 /// What instance-manager stands on.
 #[derive(Debug)]
 pub struct Deps<'a> {
@@ -73,6 +83,8 @@ pub struct Deps<'a> {
     pub root_key: Arc<RootKey>,
     /// The password that the administrator is to have. None: the one it has, or at first start a random one.
     pub admin_password: Option<SecretString>,
+    /// Keeps a random one.
+    pub password_keeper: Arc<dyn PasswordKeeper>,
     /// Time.
     pub clock: SharedClock,
     /// Ids.
@@ -94,8 +106,8 @@ pub struct Service {
     /// Ends the streams of Watch. Cancel it when listeners begin to drain: a gateway elsewhere would keep its stream,
     /// and so the drain, open. Stopping the tasks cancels it as well.
     pub streams: CancellationToken,
-    /// The administrator's password, if it was generated at this start: it is shown once and can't be had again.
-    pub generated_password: Option<SecretString>,
+    /// Whether the administrator's password was generated at this start; the keeper has it.
+    pub generated_password: bool,
 }
 
 impl fmt::Debug for Service {
@@ -118,8 +130,15 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
     }
     let passwords = Passwords::new(&password_config)?;
     let store = store::Store::new(deps.database);
-    let (default_instance, generated_password) =
-        bootstrap::bootstrap(&store, &deps.root_key, &passwords, &deps.ids, deps.admin_password).await?;
+    let start = bootstrap::Start {
+        store: &store,
+        root: &deps.root_key,
+        passwords: &passwords,
+        ids: &deps.ids,
+        given: deps.admin_password,
+        keeper: &*deps.password_keeper,
+    };
+    let (default_instance, generated_password) = start.run().await?;
     let settings =
         settings::SettingsBoard::open(store.clone(), deps.root_key, deps.clock.clone(), deps.ids.clone())
             .await?;

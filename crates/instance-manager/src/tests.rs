@@ -2,7 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,7 +29,7 @@ use futures::StreamExt;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    Config, Deps, MIGRATIONS, Service, assemble,
+    Config, Deps, Error, MIGRATIONS, PasswordKeeper, Service, assemble,
     paths::{Identity, Paths},
 };
 
@@ -57,6 +61,28 @@ impl Paths for MemoryPaths {
     }
 }
 
+/// A shelf for one password, which may break.
+#[derive(Debug, Default)]
+struct Shelf {
+    kept: Mutex<Option<String>>,
+    broken: AtomicBool,
+}
+
+impl PasswordKeeper for Shelf {
+    fn keep(&self, password: &SecretString) -> io::Result<()> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no room"));
+        }
+        *self.kept.lock().unwrap() = Some(password.expose_secret().to_owned());
+        Ok(())
+    }
+
+    fn discard(&self) -> io::Result<()> {
+        *self.kept.lock().unwrap() = None;
+        Ok(())
+    }
+}
+
 struct Bench {
     service: Service,
     client: InstanceManagerClient<Channel>,
@@ -67,6 +93,7 @@ struct Bench {
     database: Database,
     root: Arc<RootKey>,
     password: String,
+    shelf: Arc<Shelf>,
     tasks: Tasks,
 }
 
@@ -79,15 +106,17 @@ impl Bench {
         let paths = Arc::new(MemoryPaths::default());
         let ids = Ids::random(clock.clone());
         let tasks = Tasks::new();
-        let service = open(&database, &root, &clock, &paths, &tasks, None).await;
-        let password = service.generated_password.as_ref().unwrap().expose_secret().to_owned();
+        let shelf = Arc::new(Shelf::default());
+        let service = open(&database, &root, &clock, &paths, &tasks, &shelf, None).await.unwrap();
+        assert!(service.generated_password);
+        let password = shelf.kept.lock().unwrap().clone().unwrap();
         let mut client =
             InstanceManagerClient::new(Channel::local("instance-manager", service.server.clone()));
         let settings =
             client.watch(WatchRequest::default()).await.unwrap().into_inner().next().await.unwrap().unwrap();
         let verifier = Verifier::new(clock.clone());
         verifier.trust(&settings.jwks, &settings.issuer).unwrap();
-        Self { service, client, paths, clock, ids, verifier, database, root, password, tasks }
+        Self { service, client, paths, clock, ids, verifier, database, root, password, shelf, tasks }
     }
 
     fn instance(&self) -> InstanceId {
@@ -150,20 +179,22 @@ async fn open(
     clock: &Arc<ManualClock>,
     paths: &Arc<MemoryPaths>,
     tasks: &Tasks,
+    shelf: &Arc<Shelf>,
     admin_password: Option<&str>,
-) -> Service {
+) -> Result<Service, Error> {
     let mut registry = Registry::default();
     let deps = Deps {
         database: database.clone(),
         metadata: Channel::slot("metadata"),
         root_key: root.clone(),
         admin_password: admin_password.map(SecretString::from),
+        password_keeper: shelf.clone(),
         clock: clock.clone(),
         ids: Ids::random(clock.clone()),
         tasks: tasks.clone(),
         registry: &mut registry,
     };
-    assemble(&Config::default(), deps, paths.clone()).await.unwrap()
+    assemble(&Config::default(), deps, paths.clone()).await
 }
 
 fn login(name: &str, secret: &str) -> Credential {
@@ -300,19 +331,47 @@ async fn a_refresh_token_stands_for_the_password_until_it_expires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_start_changes_nothing_but_a_configured_password() {
     let bench = Bench::start().await;
-    let start =
-        |password| open(&bench.database, &bench.root, &bench.clock, &bench.paths, &bench.tasks, password);
+    let Bench { database, root, clock, paths, tasks, shelf, .. } = &bench;
+    let start = async |password| open(database, root, clock, paths, tasks, shelf, password).await.unwrap();
     let again = start(None).await;
-    assert!(again.generated_password.is_none());
+    assert!(!again.generated_password);
+    assert_eq!(shelf.kept.lock().unwrap().as_ref(), Some(&bench.password));
     assert_eq!(again.default_instance, bench.instance());
     assert!(bench.ask(login("admin", &bench.password), &[]).await.is_ok());
     let issued = bench.ask(login("admin", &bench.password), &[]).await.unwrap();
     for _ in 0..2 {
-        assert!(start(Some("configured")).await.generated_password.is_none());
+        assert!(!start(Some("configured")).await.generated_password);
+        assert_eq!(*shelf.kept.lock().unwrap(), None, "what was kept opens nothing any more");
         assert!(bench.ask(login("admin", "configured"), &[]).await.is_ok());
         assert!(bench.ask(login("admin", &bench.password), &[]).await.is_err());
         assert!(bench.ask(Credential::RefreshToken(issued.refresh_token.clone()), &[]).await.is_err());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_password_is_kept_before_it_is_set() {
+    let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
+    let database = Database::for_tests(Engine::Sqlite, MIGRATIONS, clock.clone()).await.unwrap().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let root = Arc::new(RootKey::open_or_create(&folder.path().join("root.key")).unwrap());
+    let (paths, tasks, shelf) = (Arc::default(), Tasks::new(), Arc::new(Shelf::default()));
+    shelf.broken.store(true, Ordering::SeqCst);
+    let refused = open(&database, &root, &clock, &paths, &tasks, &shelf, None).await;
+    assert!(matches!(refused, Err(Error::Keeper(_))), "{refused:?}");
+    // A process that died after keeping it: the next start keeps another, and that is the one that opens.
+    *shelf.kept.lock().unwrap() = Some("of a process that died".to_owned());
+    shelf.broken.store(false, Ordering::SeqCst);
+    let service = open(&database, &root, &clock, &paths, &tasks, &shelf, None).await.unwrap();
+    assert!(service.generated_password);
+    let kept = shelf.kept.lock().unwrap().clone().unwrap();
+    assert_ne!(kept, "of a process that died");
+    let mut client = InstanceManagerClient::new(Channel::local("instance-manager", service.server.clone()));
+    let request = IssueTokenRequest {
+        instance_id: service.default_instance.to_string(),
+        credential: Some(login("admin", &kept)),
+        ..IssueTokenRequest::default()
+    };
+    client.issue_token(request).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
