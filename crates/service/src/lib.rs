@@ -6,6 +6,7 @@ mod clock;
 mod health;
 mod ids;
 mod listener;
+mod opening;
 mod tasks;
 pub mod telemetry;
 

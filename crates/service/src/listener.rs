@@ -23,7 +23,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-use crate::Tasks;
+use crate::{Tasks, opening::Opening};
 
 /// Where to listen: `host:port` (port 0 picks one) or `unix:/path`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,7 +87,7 @@ pub enum ListenerError {
 pub struct Limits {
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
-    /// Until the head of a request has arrived, and for the TLS handshake.
+    /// For the TLS handshake, until the protocol is known, and until the head of a request has arrived.
     pub head_timeout: Duration,
     /// Bytes of an HTTP/1 head, and of an HTTP/2 header list.
     pub head_bytes: usize,
@@ -238,17 +238,20 @@ where
             let stopping = stopping.clone();
             group.detach(async move {
                 let _permit = permit;
+                let limit = limits.head_timeout;
                 let served = match tls {
-                    None => one_connection(stream, service, &builder, connection, stopping).await,
-                    Some(acceptor) => {
-                        match tokio::time::timeout(limits.head_timeout, acceptor.accept(stream)).await {
-                            Ok(Ok(stream)) => {
-                                one_connection(stream, service, &builder, connection, stopping).await
-                            }
-                            Ok(Err(error)) => Err(error.into()),
-                            Err(elapsed) => Err(elapsed.into()),
-                        }
+                    None => {
+                        let stream = Opening::new(stream, limit);
+                        one_connection(stream, service, &builder, connection, stopping).await
                     }
+                    Some(acceptor) => match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => {
+                            let stream = Opening::new(stream, limit);
+                            one_connection(stream, service, &builder, connection, stopping).await
+                        }
+                        Ok(Err(error)) => Err(error.into()),
+                        Err(elapsed) => Err(elapsed.into()),
+                    },
                 };
                 if let Err(error) = served {
                     tracing::debug!(error, listener = name, "connection ended early");
