@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_database::args;
+use berth_database::{BytesList, Row, args};
 use berth_model::RepositoryId;
 use berth_oci::Digest;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The most bytes of annotations in one page; the rest is on the next.
-const MAX_PAGE_BYTES: usize = 6 * 1024 * 1024;
+const MAX_PAGE_BYTES: u64 = 6 * 1024 * 1024;
 
 /// One referrer, as a list shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,30 +35,55 @@ impl Metadata {
         last: Option<&Digest>,
         limit: u32,
     ) -> Result<(Vec<Referrer>, bool)> {
-        let args = args![
-            repository.to_string(),
-            subject.to_bytes(),
-            last.map(Digest::to_bytes).unwrap_or_default(),
-            artifact_type,
-            i64::from(limit) + 1
-        ];
-        let rows = self.database.read_all(&sql::LIST_REFERRERS, args).await?;
-        let mut referrers = Vec::new();
+        let repository = repository.to_string();
+        let (digests, more) = self.measure(&repository, subject, artifact_type, last, limit).await?;
+        if digests.is_empty() {
+            return Ok((Vec::new(), more));
+        }
+        let args = args![repository, BytesList(digests)];
+        let rows = self.database.read_all(&sql::READ_REFERRERS, args).await?;
+        Ok((rows.iter().map(read).collect::<Result<_>>()?, more))
+    }
+
+    /// The digests of a page whose annotations fit into memory, and whether there are more referrers.
+    async fn measure(
+        &self,
+        repository: &str,
+        subject: &Digest,
+        artifact_type: &str,
+        last: Option<&Digest>,
+        limit: u32,
+    ) -> Result<(Vec<Vec<u8>>, bool)> {
+        let last = last.map(Digest::to_bytes).unwrap_or_default();
+        let mut args = args![repository, subject.to_bytes(), last, i64::from(limit) + 1];
+        let statement = if artifact_type.is_empty() {
+            &sql::MEASURE_REFERRERS
+        } else {
+            args.push(artifact_type.into());
+            &sql::MEASURE_REFERRERS_OF_TYPE
+        };
+        let rows = self.database.read_all(statement, args).await?;
+        let mut digests = Vec::with_capacity(rows.len());
         let mut bytes = 0;
         for row in rows.iter().take(limit as usize) {
-            let annotations: String = row.get(4)?;
-            bytes += annotations.len();
-            if bytes > MAX_PAGE_BYTES && !referrers.is_empty() {
-                return Ok((referrers, true));
+            bytes += store::size(row, 1)?;
+            if bytes > MAX_PAGE_BYTES && !digests.is_empty() {
+                break;
             }
-            referrers.push(Referrer {
-                digest: store::digest(row, 0)?,
-                media_type: row.get(1)?,
-                size: store::size(row, 2)?,
-                artifact_type: row.get::<Option<String>>(3)?.unwrap_or_default(),
-                annotations: serde_json::from_str(&annotations).unwrap_or_default(),
-            });
+            digests.push(row.get(0)?);
         }
-        Ok((referrers, rows.len() > limit as usize))
+        let more = rows.len() > digests.len();
+        Ok((digests, more))
     }
+}
+
+fn read(row: &Row) -> Result<Referrer> {
+    let annotations: String = row.get(4)?;
+    Ok(Referrer {
+        digest: store::digest(row, 0)?,
+        media_type: row.get(1)?,
+        size: store::size(row, 2)?,
+        artifact_type: row.get::<Option<String>>(3)?.unwrap_or_default(),
+        annotations: serde_json::from_str(&annotations).unwrap_or_default(),
+    })
 }

@@ -71,6 +71,7 @@ struct Session {
     object_key: String,
     expires_at: Timestamp,
     digest: Option<Digest>,
+    /// Whether the repository links `digest`; known for committed sessions.
     linked: bool,
 }
 
@@ -89,7 +90,7 @@ impl Session {
             object_key: row.get(8)?,
             expires_at: Timestamp(row.get(9)?),
             digest: store::optional_digest(row, 10)?,
-            linked: row.get(11)?,
+            linked: false,
         })
     }
 
@@ -186,8 +187,12 @@ fn key(upload: UploadId, access: &Access) -> Vec<berth_database::Arg> {
 async fn lock(tx: &mut Transaction, upload: UploadId, access: &Access) -> Result<Session> {
     match tx.optional(&sql::LOCK_SESSION, key(upload, access)).await? {
         Some(row) => {
-            let session = Session::read(&row)?;
+            let mut session = Session::read(&row)?;
             access.check_repository(&session.repository, &session.namespace)?;
+            if let Some(digest) = &session.digest {
+                let args = args![session.repository.as_str(), digest.to_bytes()];
+                session.linked = tx.optional(&sql::LINK, args).await?.is_some();
+            }
             Ok(session)
         }
         None => {
@@ -243,7 +248,7 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     match session.state.as_str() {
         "open" | "finishing" => {}
         // The answer to the first request was lost.
-        "committed" if session.digest.as_ref() == Some(digest) => return Ok(()),
+        "committed" if session.linked && session.digest.as_ref() == Some(digest) => return Ok(()),
         _ => return Err(unknown()),
     }
     let held = match tx.engine() {
@@ -329,7 +334,8 @@ impl Metadata {
 
     async fn read_session(&self, upload: UploadId, access: &Access) -> Result<Session> {
         if let Some(row) = self.database.read_optional(&sql::READ_SESSION, key(upload, access)).await? {
-            return Session::read(&row);
+            let session = Session::read(&row)?;
+            return Ok(Session { linked: row.get(11)?, ..session });
         }
         let args = args![access.instance.to_string(), access.path.as_str()];
         if let Some(row) = self.database.read_optional(&sql::READ_REPOSITORY, args).await? {

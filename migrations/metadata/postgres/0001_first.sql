@@ -75,6 +75,7 @@ CREATE TABLE manifests (
     PRIMARY KEY (repository_id, digest)
 );
 CREATE INDEX manifests_by_subject ON manifests (repository_id, subject, digest) WHERE subject IS NOT NULL;
+CREATE INDEX manifests_by_subject_and_type ON manifests (repository_id, subject, artifact_type, digest) WHERE subject IS NOT NULL;
 
 -- A manifest holds links of its own repository: that foreign key is the authorisation.
 CREATE TABLE manifest_blobs (

@@ -73,11 +73,12 @@ statements! {
         EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = s.digest) \
         FROM upload_sessions s JOIN repositories r ON r.id = s.repository_id \
         WHERE s.id = $1 AND s.principal = $2 AND r.instance_id = $3 AND r.path = $4";
+    // Whether the link is there is asked afterwards: this statement may wait for a commit that it then doesn't see.
     pub(crate) LOCK_SESSION = "SELECT r.id, r.namespace_id, s.state, s.size, s.epoch, s.algorithm, s.hash_state, \
-        s.store_id, s.object_key, s.expires_at, s.digest, \
-        EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = s.digest) \
+        s.store_id, s.object_key, s.expires_at, s.digest \
         FROM upload_sessions s JOIN repositories r ON r.id = s.repository_id \
         WHERE s.id = $1 AND s.principal = $2 AND r.instance_id = $3 AND r.path = $4" for update of s;
+    pub(crate) LINK = "SELECT 1 FROM links WHERE repository_id = $1 AND digest = $2";
     pub(crate) SESSION_STATE = "SELECT state, size FROM upload_sessions WHERE id = $1";
     pub(crate) TAKE_LEASE = "UPDATE upload_sessions SET epoch = $2, lease_until = $3 WHERE id = $1";
     // SQLite's epochs live in memory and were compared before; the row only follows.
@@ -186,9 +187,15 @@ statements! {
     pub(crate) DROP_MANIFEST_BLOBS = "DELETE FROM manifest_blobs WHERE repository_id = $1 AND manifest_digest = $2";
     pub(crate) DROP_MANIFEST_CHILDREN = "DELETE FROM manifest_children WHERE repository_id = $1 AND parent = $2";
     pub(crate) DROP_MANIFEST = "DELETE FROM manifests WHERE repository_id = $1 AND digest = $2";
-    pub(crate) LIST_REFERRERS = "SELECT digest, media_type, size, artifact_type, annotations FROM manifests \
-        WHERE repository_id = $1 AND subject = $2 AND digest > $3 AND ($4 = '' OR artifact_type = $4) \
-        ORDER BY digest LIMIT $5";
+    // Referrers are measured before they are read: annotations may be as large as a manifest.
+    pub(crate) MEASURE_REFERRERS = "SELECT digest, CAST(octet_length(annotations) AS BIGINT) FROM manifests \
+        WHERE repository_id = $1 AND subject = $2 AND digest > $3 ORDER BY digest LIMIT $4";
+    pub(crate) MEASURE_REFERRERS_OF_TYPE = "SELECT digest, CAST(octet_length(annotations) AS BIGINT) FROM manifests \
+        WHERE repository_id = $1 AND subject = $2 AND artifact_type = $5 AND digest > $3 ORDER BY digest LIMIT $4";
+    pub(crate) READ_REFERRERS = sqlite "SELECT digest, media_type, size, artifact_type, annotations FROM manifests \
+        WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) ORDER BY digest"
+        postgres "SELECT digest, media_type, size, artifact_type, annotations FROM manifests \
+        WHERE repository_id = $1 AND digest = ANY($2) ORDER BY digest";
 
     // Tags.
     pub(crate) LOCK_TAGS = sqlite "SELECT name, digest FROM tags \

@@ -20,6 +20,7 @@ on_both_engines!(
     a_wrong_digest_or_document_is_refused,
     another_media_type_replaces_the_first,
     t21_referrers_with_and_without_subject,
+    a_page_of_referrers_is_bounded_in_bytes,
     tags_are_listed_in_byte_order_by_page,
     what_is_dropped_goes_into_review,
 );
@@ -264,4 +265,33 @@ async fn what_is_dropped_goes_into_review(world: World) {
     world.delete_blob(APP, &Digest::of(Algorithm::Sha256, b"one")).await.unwrap();
     assert_eq!(world.count(&both("SELECT count(*) FROM link_review_queue")).await, 0);
     assert_eq!(world.count(&both("SELECT count(*) FROM blob_review_queue")).await, 1);
+}
+
+async fn a_page_of_referrers_is_bounded_in_bytes(world: World) {
+    let config = world.blob(APP, "config").await;
+    let subject = Manifest::image(&[config]).digest();
+    let large = "x".repeat(2_500_000);
+    for number in 0..5 {
+        let more = serde_json::json!({
+            "artifactType": if number == 0 { "application/rare" } else { "application/sbom" },
+            "subject": { "mediaType": "application/x", "digest": subject, "size": 3 },
+            "annotations": { "number": number.to_string(), "large": large },
+        });
+        world.put(APP, &Manifest::with(&[config], &more), &[]).await.unwrap();
+    }
+    let repository = world.resolve_tag(APP, "none").await.repository_id;
+    let mut sizes = Vec::new();
+    let mut last = String::new();
+    loop {
+        let page = referrers(&world, &repository, &subject, "", 100, &last).await;
+        sizes.push(page.referrers.len());
+        last = page.referrers.last().unwrap().digest.clone();
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(sizes, [2, 2, 1]);
+    let rare = referrers(&world, &repository, &subject, "application/rare", 100, "").await;
+    assert_eq!((rare.referrers.len(), rare.more), (1, false));
+    assert_eq!(rare.referrers[0].annotations["large"].len(), large.len());
 }

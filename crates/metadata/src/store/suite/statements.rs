@@ -31,7 +31,10 @@ async fn reads_use_indexes_only() {
         READ_SESSION,
         REPOSITORY_AT,
         LIST_TAGS,
-        LIST_REFERRERS,
+        LINK,
+        MEASURE_REFERRERS,
+        MEASURE_REFERRERS_OF_TYPE,
+        READ_REFERRERS,
         LIST_REPOSITORIES,
         FIND_READABLE_LINK,
         BLOB_HOLDER,
@@ -52,6 +55,9 @@ async fn reads_use_indexes_only() {
         let rows = world.database.read_all(&explain, args![]).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get(3).unwrap()).collect();
         assert!(!plan.is_empty(), "{name}");
+        if name == "MEASURE_REFERRERS_OF_TYPE" {
+            assert!(plan[0].contains("manifests_by_subject_and_type"), "{name}: {plan:#?}");
+        }
         for step in &plan {
             // A list parameter and a constant row are scanned; tables are not, and nothing is sorted.
             let scans_table =

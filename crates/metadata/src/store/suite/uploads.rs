@@ -1,7 +1,11 @@
 //! Uploads: leases, epochs, resuming, closing twice, deduplication.
 
+use std::{sync::Arc, time::Duration};
+
+use berth_database::{DatabaseError, Engine, args};
 use berth_oci::{Algorithm, Digest, ErrorCode};
 use futures::future::join_all;
+use tokio::sync::Notify;
 
 use super::{World, both, on_both_engines, refusal};
 
@@ -92,6 +96,58 @@ async fn a_repeated_close_gets_its_answer(world: World) {
     world.delete_blob(APP, &digest).await.unwrap();
     let unlinked = world.begin(APP, &upload.id, None, &digest.to_string()).await;
     assert_eq!(refusal(unlinked), ErrorCode::BlobUploadUnknown);
+}
+
+/// The second PUT waits for the first one's commit, and must see what that one did.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_repeated_while_the_first_commits_gets_its_answer() {
+    let Some(world) = World::open(Engine::Postgres).await else { return };
+    let upload = world.start(APP).await.unwrap();
+    let digest = of("content");
+    let lease = world.begin(APP, &upload.id, None, &digest.to_string()).await.unwrap();
+    let committed = [
+        both("UPDATE upload_sessions SET state = 'committed', digest = $2 WHERE id = $1"),
+        both(
+            "INSERT INTO blobs (instance_id, digest, size, store_id, object_key, created_at) \
+             SELECT instance_id, digest, 7, store_id, object_key, 0 FROM upload_sessions \
+             WHERE id = $1 AND digest = $2",
+        ),
+        both(
+            "INSERT INTO links (repository_id, digest, instance_id, linked_at) \
+             SELECT repository_id, digest, instance_id, 0 FROM upload_sessions WHERE id = $1 AND digest = $2",
+        ),
+    ];
+    let id = upload.id.clone();
+    let (locked, is_locked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let is_held = Arc::clone(&is_locked);
+    let go_on = Arc::clone(&locked);
+    let first = world.database.write("slow_commit", move |tx| {
+        let (id, is_held, go_on) = (id.clone(), Arc::clone(&is_held), Arc::clone(&go_on));
+        Box::pin(async move {
+            for statement in &committed {
+                tx.execute(statement, args![id.as_str(), digest.to_bytes()]).await?;
+            }
+            is_held.notify_one();
+            go_on.notified().await;
+            Ok::<_, DatabaseError>(())
+        })
+    });
+    let second = async {
+        is_locked.notified().await;
+        let text = digest.to_string();
+        let (answer, ()) = tokio::join!(world.begin(APP, &upload.id, None, &text), async {
+            // Time enough to reach the lock.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            locked.notify_one();
+        });
+        (answer, world.commit(APP, &lease, &digest, 7).await)
+    };
+    let (first, (begun, committed)) = tokio::join!(first, second);
+    first.unwrap();
+    assert_eq!(begun.unwrap().committed_digest, digest.to_string());
+    committed.unwrap();
+    world.delete_blob(APP, &digest).await.unwrap();
+    assert_eq!(refusal(world.commit(APP, &lease, &digest, 7).await), ErrorCode::BlobUploadUnknown);
 }
 
 async fn t18_an_explicit_algorithm_binds(world: World) {
@@ -186,7 +242,7 @@ async fn checkpoints_renew_and_never_go_back(world: World) {
     assert!(checkpoint(64).await.unwrap().expires_at >= lease.expires_at);
     assert_eq!(world.get(APP, &upload.id).await.unwrap().offset, 64);
     assert_eq!(refusal(checkpoint(63).await), ErrorCode::UploadBusy);
-    world.clock.advance(std::time::Duration::from_secs(3));
+    world.clock.advance(Duration::from_secs(3));
     assert!(checkpoint(128).await.unwrap().expires_at > lease.expires_at);
     world.end(&lease, 130).await.unwrap();
     assert_eq!(world.get(APP, &upload.id).await.unwrap().offset, 130);
