@@ -16,6 +16,7 @@ use crate::{
     Metadata,
     access::Access,
     error::Error,
+    limits::Wish,
     repository::Readable,
     resolve::{Content, Wanted},
     upload::{Append, Lease, Progress, Upload},
@@ -258,6 +259,31 @@ impl Server for MetadataService {
             let instance = parse("instance_id", &request.instance_id)?;
             self.metadata.set_visibility(instance, name(&request.path)?, request.public).await?;
             Ok(proto::SetRepositoryVisibilityResponse {})
+        })
+        .await
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<proto::SetLimitsRequest>,
+    ) -> Answer<proto::SetLimitsResponse> {
+        let request = request.into_inner();
+        self.answer("set_limits", async {
+            if request.revision < 1 {
+                return Err(Error::new(ErrorCode::RequestInvalid, "revision has to be at least 1"));
+            }
+            let wish = Wish {
+                instance: parse("instance_id", &request.instance_id)?,
+                revision: request.revision,
+                max_namespaces: request.max_namespaces,
+                max_repositories: request.max_repositories,
+            };
+            let in_force = self.metadata.set_limits(wish).await?;
+            Ok(proto::SetLimitsResponse {
+                revision: in_force.revision,
+                namespaces: in_force.namespaces,
+                repositories: in_force.repositories,
+            })
         })
         .await
     }

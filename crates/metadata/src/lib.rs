@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod grpc;
 mod lease;
+mod limits;
 mod manifest;
 mod outbox;
 mod referrer;

@@ -10,6 +10,7 @@ use crate::{
     Metadata,
     access::Access,
     error::{Error, Result},
+    limits,
     store::statements as sql,
 };
 
@@ -80,8 +81,7 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
         ));
     }
     let instance = access.instance.to_string();
-    tx.execute(&sql::ADD_LIMITS, args![instance.clone()]).await?;
-    let limits = tx.one(&sql::LOCK_LIMITS, args![instance.clone()]).await?;
+    let limits = limits::lock(tx, &instance).await?;
     // Another may have made it while this one waited for the limits.
     if let Some(repository) = find(tx, access).await? {
         return Ok(repository);
@@ -90,8 +90,7 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
     let namespace = tx.optional(&sql::NAMESPACE_AT, args![instance.clone(), name]).await?;
     let namespace = namespace.map(|row| row.get::<String>(0)).transpose()?;
     access.check_making(namespace.as_deref())?;
-    check_limit("namespaces", limits.get(0)?, limits.get(2)?, i64::from(namespace.is_none()))?;
-    check_limit("repositories", limits.get(1)?, limits.get(3)?, 1)?;
+    limits.admit(i64::from(namespace.is_none()), 1)?;
     let now = tx.now();
     let made_namespace = i64::from(namespace.is_none());
     tx.execute(&sql::COUNT_MADE, args![instance.clone(), made_namespace, 1]).await?;
@@ -108,19 +107,6 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
         .await?;
     tx.execute(&sql::ADD_REPOSITORY_REVIEW, args![id.clone(), now.plus(maker.review_after)]).await?;
     Ok(Repository { id, provisional: true })
-}
-
-fn check_limit(unit: &str, limit: Option<i64>, used: i64, more: i64) -> Result<()> {
-    match limit {
-        Some(limit) if more > 0 && used + more > limit => {
-            let message = format!(
-                "the instance has {used} of at most {limit} {unit}; delete some, or ask its administrator for more"
-            );
-            let problem = berth_oci::Problem::new(ErrorCode::QuotaExceeded, message);
-            Err(problem.with_detail(serde_json::json!({ "used": used, "limit": limit, "unit": unit })).into())
-        }
-        _ => Ok(()),
-    }
 }
 
 impl Metadata {

@@ -1,11 +1,14 @@
 //! Repositories by push: provisional, bound to the token, within the instance's limits.
 
 use berth_database::args;
-use berth_oci::ErrorCode;
-use berth_proto::metadata::access::BoundTo;
+use berth_oci::{ErrorCode, Problem};
+use berth_proto::metadata::{
+    SetLimitsRequest, SetLimitsResponse, access::BoundTo, metadata_server::Metadata as Server,
+};
 use futures::future::join_all;
+use tonic::Request;
 
-use super::{Manifest, World, both, on_both_engines, refusal};
+use super::{Manifest, World, answer, both, on_both_engines, refusal};
 
 const APP: &str = "team/app";
 
@@ -16,6 +19,9 @@ on_both_engines!(
     a_limit_of_300_is_exact_under_concurrent_pushes,
     a_namespace_limit_is_judged,
     a_name_without_a_namespace_is_refused,
+    limits_are_set_by_revision,
+    a_limit_below_todays_use_is_refused,
+    a_limit_and_pushes_at_once_agree,
 );
 
 async fn a_repository_is_provisional_until_its_first_manifest(world: World) {
@@ -74,11 +80,23 @@ async fn a_token_for_a_namespace_opens_what_is_made_in_it(world: World) {
     assert_eq!(refusal(world.put_as(elsewhere, &index, &["v1"]).await), ErrorCode::Unauthorized);
 }
 
-async fn limit(world: &World, namespaces: Option<i64>, repositories: Option<i64>) {
-    let set = &[both(
-        "INSERT INTO instance_limits (instance_id, max_namespaces, max_repositories) VALUES ($1, $2, $3)",
-    )];
-    world.stage(set, args![world.instance.to_string(), namespaces, repositories]).await;
+async fn set(
+    world: &World,
+    revision: i64,
+    namespaces: Option<u64>,
+    repositories: Option<u64>,
+) -> Result<SetLimitsResponse, Problem> {
+    let request = SetLimitsRequest {
+        instance_id: world.instance.to_string(),
+        revision,
+        max_namespaces: namespaces,
+        max_repositories: repositories,
+    };
+    answer(world.service.set_limits(Request::new(request)).await)
+}
+
+async fn limit(world: &World, namespaces: Option<u64>, repositories: Option<u64>) {
+    set(world, 1, namespaces, repositories).await.unwrap();
 }
 
 async fn a_limit_of_300_is_exact_under_concurrent_pushes(world: World) {
@@ -126,4 +144,60 @@ async fn a_name_without_a_namespace_is_refused(world: World) {
     assert_eq!(problem.code, ErrorCode::NameInvalid);
     assert!(problem.message.contains("<namespace>/app"));
     assert_eq!(refusal(world.start("team/UPPER").await), ErrorCode::NameInvalid);
+}
+
+async fn limits_are_set_by_revision(world: World) {
+    assert_eq!(refusal(set(&world, 0, None, None).await), ErrorCode::RequestInvalid);
+    assert_eq!(refusal(set(&world, 1, Some(u64::MAX), None).await), ErrorCode::SizeInvalid);
+    limit(&world, Some(1), Some(1)).await;
+    world.start("one/app").await.unwrap();
+    assert_eq!(refusal(world.start("one/other").await), ErrorCode::QuotaExceeded);
+    let set_by = set(&world, 3, Some(1), Some(2)).await.unwrap();
+    assert_eq!((set_by.revision, set_by.namespaces, set_by.repositories), (3, 1, 1));
+    world.start("one/other").await.unwrap();
+    // Late and repeated wishes change nothing, whatever they ask for, and tell what is in force.
+    for revision in [2, 3] {
+        let ignored = set(&world, revision, None, Some(0)).await.unwrap();
+        assert_eq!((ignored.revision, ignored.repositories), (3, 2));
+        assert_eq!(refusal(world.start("one/third").await), ErrorCode::QuotaExceeded);
+    }
+    set(&world, 4, None, None).await.unwrap();
+    world.start("two/app").await.unwrap();
+}
+
+async fn a_limit_below_todays_use_is_refused(world: World) {
+    limit(&world, Some(2), Some(3)).await;
+    for path in ["one/a", "one/b", "two/c"] {
+        world.start(path).await.unwrap();
+    }
+    for (namespaces, repositories, used, limit, unit) in
+        [(1, 3, 2, 1, "namespaces"), (2, 2, 3, 2, "repositories"), (0, 0, 2, 0, "namespaces")]
+    {
+        let problem = set(&world, 2, Some(namespaces), Some(repositories)).await.unwrap_err();
+        assert_eq!(problem.code, ErrorCode::QuotaExceeded);
+        let said = format!("the instance has {used} of at most {limit} {unit}; a limit can't be below");
+        assert!(problem.message.starts_with(&said), "{}", problem.message);
+        let detail = serde_json::json!({ "used": used, "limit": limit, "unit": unit });
+        assert_eq!(problem.detail, Some(detail));
+    }
+    // Nothing of a refused wish is in force, its revision included.
+    assert_eq!(refusal(world.start("one/d").await), ErrorCode::QuotaExceeded);
+    assert_eq!(set(&world, 2, Some(2), Some(3)).await.unwrap().revision, 2);
+}
+
+async fn a_limit_and_pushes_at_once_agree(world: World) {
+    let pushes = (0..24).map(|number| {
+        let world = world.clone();
+        async move { world.start(&format!("team/app{number}")).await.is_ok() }
+    });
+    let wish = async {
+        tokio::task::yield_now().await;
+        set(&world, 1, None, Some(10)).await
+    };
+    let (made, set) = tokio::join!(join_all(pushes), wish);
+    let made = made.into_iter().filter(|made| *made).count();
+    match set {
+        Ok(set) => assert!(made == 10 && set.repositories <= 10, "{made} {set:?}"),
+        Err(problem) => assert!(made == 24 && problem.code == ErrorCode::QuotaExceeded, "{made} {problem:?}"),
+    }
 }
