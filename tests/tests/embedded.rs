@@ -108,12 +108,22 @@ async fn a_generated_password_that_could_not_be_written_was_not_set_either() {
     let data = folder.path().join("data");
     let file = data.join("admin-password");
     std::fs::create_dir_all(&file).unwrap();
-    let process = serving(&data);
-    let error = process.start().await.unwrap_err().to_string();
-    assert!(error.contains("admin-password"), "{error}");
+    let folder_of_data = data.to_str().unwrap();
+    let refused = berth(&[
+        "serve",
+        "--data",
+        folder_of_data,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("admin-password"), "{}", said(&refused));
     std::fs::remove_dir(&file).unwrap();
     // Left behind by a process that died before the password was set.
     std::fs::write(&file, "another password\n").unwrap();
+    let process = serving(&data);
     process.start().await.unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let password = std::fs::read_to_string(&file).unwrap();

@@ -367,6 +367,14 @@ struct Append {
 impl Append {
     /// Takes in the body. Returns what is durable when all of it came; when it was cut, records what came first.
     async fn run(&self, mut reader: Reader) -> Result<Written> {
+        let outcome = self.take_in(&mut reader).await;
+        if outcome.is_err() {
+            reader.linger().await;
+        }
+        outcome
+    }
+
+    async fn take_in(&self, reader: &mut Reader) -> Result<Written> {
         let mut writer = self.open().await?;
         let start = writer.offset();
         let mut recorded = start;

@@ -178,6 +178,11 @@ impl Berth {
         self.signal(Signal::TERM);
     }
 
+    /// Stops it without its doing, so that what it is asked stays unanswered. Only [`Self::kill`] ends that.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
     /// `kill -9`, and waits for the end.
     pub fn kill(&self) {
         let mut running = self.running.lock().unwrap();

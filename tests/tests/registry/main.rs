@@ -5,6 +5,7 @@
 mod content;
 mod digests;
 mod drain;
+mod http;
 mod lists;
 mod names;
 mod races;
