@@ -1,6 +1,6 @@
 //! `berth serve`: bind, build, serve, drain. Reads top to bottom as the list of what a process consists of.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use berth_access::RootKey;
@@ -12,7 +12,7 @@ use berth_service::{
     Address, Channel, Guard, Health, Ids, Limits, Listener, Registry, SharedClock, SystemClock, Tasks,
     admin_routes, serve, telemetry,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{Failure, ServeArguments},
@@ -34,8 +34,12 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     } else {
         None
     };
+    // Before anybody can hear that this process serves: from then on SIGTERM means to drain.
+    let told = Told::listen().context("can't listen for signals")?;
     let process = Process::start(&config, roles).await?;
-    process.run_until_told(Duration::from_secs(config.drain_seconds)).await
+    told.wait().await;
+    process.end(Duration::from_secs(config.drain_seconds)).await;
+    Ok(())
 }
 
 /// Opens metadata's database.
@@ -65,6 +69,25 @@ async fn open_database(
         }
     };
     opened.with_context(|| format!("can't open the database of {name}"))
+}
+
+/// The signals that end this process.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// A running process.
@@ -145,17 +168,7 @@ impl Process {
         Ok(process)
     }
 
-    async fn run_until_told(self, grace: Duration) -> Result<(), Failure> {
-        let told = async {
-            let mut terminate = signal(SignalKind::terminate()).context("can't listen for signals")?;
-            let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for signals")?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            anyhow::Ok(())
-        };
-        told.await?;
+    async fn end(self, grace: Duration) {
         tracing::info!("draining");
         self.health.draining();
         if !self.front.stop(grace).await {
@@ -173,7 +186,6 @@ impl Process {
             tracing::warn!("a database writer was still at work at the end");
         }
         tracing::info!("stopped");
-        Ok(())
     }
 }
 

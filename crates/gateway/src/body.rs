@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use berth_oci::ErrorCode;
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header::EXPECT};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
@@ -25,24 +26,34 @@ pub(crate) enum End {
 /// The body of a request, read frame by frame.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    body: Incoming,
+    /// None: taken.
+    body: Option<Incoming>,
     idle: Duration,
+    /// The client sends nothing before it is asked, which the first read does (`Expect: 100-continue`).
+    waits: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(body: Incoming, idle: Duration) -> Self {
-        Self { body, idle }
+    pub(crate) fn new(body: Incoming, headers: &HeaderMap, idle: Duration) -> Self {
+        Self { body: Some(body), idle, waits: headers.contains_key(EXPECT) }
+    }
+
+    /// The body for whoever reads it; nothing is left here.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { body: self.body.take(), idle: self.idle, waits: self.waits }
     }
 
     /// The number of bytes that the head announced.
     pub(crate) fn announced(&self) -> Option<u64> {
-        self.body.size_hint().exact()
+        self.body.as_ref().map_or(Some(0), |body| body.size_hint().exact())
     }
 
     /// The next bytes; how the body ended when there are none.
     pub(crate) async fn next(&mut self) -> std::result::Result<Bytes, End> {
+        let Some(body) = &mut self.body else { return Err(End::Complete) };
+        self.waits = false;
         loop {
-            match tokio::time::timeout(self.idle, self.body.frame()).await {
+            match tokio::time::timeout(self.idle, body.frame()).await {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => return Ok(data),
@@ -64,7 +75,7 @@ impl Reader {
     /// Reads on for a while without keeping anything, before a request is refused. A connection that is closed while
     /// its client still writes shows many clients a broken pipe instead of the refusal.
     pub(crate) async fn linger(mut self) {
-        if self.announced().is_some_and(|length| length > LINGER_BYTES) {
+        if self.waits || self.announced().is_some_and(|length| length > LINGER_BYTES) {
             return;
         }
         let discard = async {

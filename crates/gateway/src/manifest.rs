@@ -11,7 +11,6 @@ use berth_proto::metadata::{
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use crate::{
     answer,
@@ -171,7 +170,7 @@ pub(crate) async fn put(
     request: &Request,
     name: &Name,
     reference: Reference,
-    body: Incoming,
+    body: &mut Reader,
 ) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Push)?;
     let media_type = content_type(request)?;
@@ -188,8 +187,7 @@ pub(crate) async fn put(
         return Err(Failure::new(ErrorCode::RequestInvalid, message));
     }
     let asked_tags = tags.clone();
-    let payload =
-        Reader::new(body, request.parts.upload_idle).collect(MAX_MANIFEST_BYTES, "a manifest").await?;
+    let payload = body.take().collect(MAX_MANIFEST_BYTES, "a manifest").await?;
     let digest = match reference {
         Reference::Tag(tag) => {
             tags.insert(tag);

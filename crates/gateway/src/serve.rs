@@ -26,6 +26,7 @@ use tracing::Instrument;
 
 use crate::{
     answer, authorise,
+    body::Reader,
     cache::Manifests,
     failure::{Failure, Result},
     metrics::{Metrics, RequestLabels},
@@ -91,7 +92,7 @@ impl Gateway {
         let path = head.uri.path().to_owned();
         let (route, outcome) = async {
             let route = route_name(&path);
-            let handled = std::panic::AssertUnwindSafe(self.dispatch(head, body)).catch_unwind().await;
+            let handled = std::panic::AssertUnwindSafe(self.route(head, body)).catch_unwind().await;
             let outcome = handled.unwrap_or_else(|_panic| {
                 tracing::error!("a handler panicked");
                 Err(Failure::new(
@@ -128,7 +129,17 @@ impl Gateway {
         response
     }
 
-    async fn dispatch(&self, head: Head, body: Incoming) -> Result<Response<Body>> {
+    /// What nobody has read of the body of a refused request is read here.
+    async fn route(&self, head: Head, body: Incoming) -> Result<Response<Body>> {
+        let mut body = Reader::new(body, &head.headers, self.0.upload_idle);
+        let outcome = self.dispatch(head, &mut body).await;
+        if outcome.is_err() {
+            body.linger().await;
+        }
+        outcome
+    }
+
+    async fn dispatch(&self, head: Head, body: &mut Reader) -> Result<Response<Body>> {
         let Some(settings) = self.0.settings.current() else {
             let message = "the registry is starting, or its instance-manager does not answer; try again";
             return Err(Failure::new(ErrorCode::Unavailable, message));
@@ -194,7 +205,7 @@ pub(crate) fn not_allowed(methods: &'static str) -> Box<Failure> {
         .with_header(header::ALLOW, HeaderValue::from_static(methods))
 }
 
-async fn handle(request: &Request, route: Route, body: Incoming) -> Result<Response<Body>> {
+async fn handle(request: &Request, route: Route, body: &mut Reader) -> Result<Response<Body>> {
     use Method::{Delete, Get, Head, Patch, Post, Put};
     let methods = methods(&route);
     let method: Method = request.head.method.as_str().parse().map_err(|_| not_allowed(methods))?;

@@ -6,7 +6,6 @@ use berth_model::Scope;
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::instance_manager::{IssueTokenRequest, Password, issue_token_request::Credential};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use hyper::body::Incoming;
 use serde_json::json;
 
 use crate::{
@@ -24,14 +23,12 @@ const MAX_FORM_BYTES: usize = 64 * 1024;
 const MAX_SCOPES: usize = 100;
 
 /// `GET /token` and `POST /token`.
-pub(crate) async fn issue(request: &Request, body: Incoming) -> Result<Response<Body>> {
+pub(crate) async fn issue(request: &Request, body: &mut Reader) -> Result<Response<Body>> {
     let form;
     let (query, post) = match request.head.method {
         Method::GET => (Query::parse(request.head.uri.query()), false),
         Method::POST => {
-            form = Reader::new(body, request.parts.upload_idle)
-                .collect(MAX_FORM_BYTES, "a token request")
-                .await?;
+            form = body.take().collect(MAX_FORM_BYTES, "a token request").await?;
             let text = std::str::from_utf8(&form)
                 .map_err(|_| Failure::new(ErrorCode::RequestInvalid, "the form is not valid UTF-8"))?;
             (Query::parse(Some(text)), true)

@@ -14,7 +14,6 @@ use berth_proto::metadata::{
     EndAppendRequest, GetUploadRequest, Lease, MountBlobRequest, StartUploadRequest, Upload,
 };
 use http::{HeaderName, Response, StatusCode, header};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::{
@@ -36,7 +35,7 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 const RENEWAL: Duration = Duration::from_secs(20);
 
 /// `POST /v2/<name>/blobs/uploads/`: mount, or a whole blob, or a new session.
-pub(crate) async fn start(request: &Request, name: &Name, body: Incoming) -> Result<Response<Body>> {
+pub(crate) async fn start(request: &Request, name: &Name, body: &mut Reader) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Push)?;
     let query = Query::parse(request.head.uri.query());
     let algorithm = match query.get("digest-algorithm") {
@@ -133,18 +132,15 @@ pub(crate) async fn patch(
     request: &Request,
     name: &Name,
     id: &str,
-    body: Incoming,
+    body: &mut Reader,
 ) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Push)?;
-    let reader = Reader::new(body, request.parts.upload_idle);
-    let chunk = chunk(request, &reader)?;
-    let lease = match begin(request, name, &grant, id, chunk.offset, None).await {
-        Ok(lease) if lease.committed_digest.is_empty() => lease,
-        refused => {
-            reader.linger().await;
-            return Err(refused.err().unwrap_or_else(unknown_upload));
-        }
-    };
+    let chunk = chunk(request, body)?;
+    let lease = begin(request, name, &grant, id, chunk.offset, None).await?;
+    if !lease.committed_digest.is_empty() {
+        return Err(unknown_upload());
+    }
+    let reader = body.take();
     let append = Append { parts: Arc::clone(&request.parts), lease, expected: chunk.length };
     let done = request.parts.tasks.detach(async move {
         let upload = append.lease.upload_id.clone();
@@ -164,7 +160,12 @@ pub(crate) async fn patch(
 }
 
 /// `PUT ?digest=`: the last chunk, maybe empty, and the end.
-pub(crate) async fn put(request: &Request, name: &Name, id: &str, body: Incoming) -> Result<Response<Body>> {
+pub(crate) async fn put(
+    request: &Request,
+    name: &Name,
+    id: &str,
+    body: &mut Reader,
+) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Push)?;
     let query = Query::parse(request.head.uri.query());
     let Some(text) = query.get("digest") else {
@@ -180,29 +181,27 @@ async fn finish(
     grant: &Grant,
     id: &str,
     digest: Digest,
-    body: Incoming,
+    body: &mut Reader,
     session: Session,
 ) -> Result<Response<Body>> {
-    let reader = Reader::new(body, request.parts.upload_idle);
     let begun = async {
-        let chunk = chunk(request, &reader)?;
+        let chunk = chunk(request, body)?;
         let lease = begin(request, name, grant, id, chunk.offset, Some(digest)).await?;
         Ok::<_, Box<Failure>>((lease, chunk.length))
     };
     let (lease, expected) = match begun.await {
         Ok((lease, expected)) if lease.committed_digest.is_empty() => (lease, expected),
         Ok((committed, _)) => {
-            reader.linger().await;
+            body.take().linger().await;
             let same = committed.committed_digest == digest.to_string();
             return if same { Ok(created(name, digest)) } else { Err(unknown_upload()) };
         }
         Err(failure) => {
             session.failed(&request.parts, grant.access(), id.to_owned()).await;
-            reader.linger().await;
             return Err(failure);
         }
     };
-    let parts = Arc::clone(&request.parts);
+    let (parts, reader) = (Arc::clone(&request.parts), body.take());
     let append = Append { parts: Arc::clone(&parts), lease, expected };
     let (access, id_of_failed) = (grant.access(), id.to_owned());
     let done = request.parts.tasks.detach(async move {

@@ -175,6 +175,29 @@ in_every_setting! {
         repository.pull_blob(&blob).await.unwrap();
     }
 
+    async fn a_refusal_reaches_a_client_that_is_still_sending(deployment: &'static Deployment) {
+        let (repository, mut content) = own(deployment, "http-refused");
+        let body = content.bytes(8_000_000);
+        let upload = repository.start_upload().await.unwrap();
+        let anonymous = deployment.anonymous();
+        for (method, target, status) in [
+            (Method::PATCH, upload.as_str(), 401),
+            (Method::PUT, upload.as_str(), 401),
+            (Method::POST, "/v2/http-refused/app/blobs/uploads/", 401),
+            (Method::PUT, "/v2/http-refused/app/manifests/v1", 401),
+            (Method::PUT, "/no-such-resource", 404),
+        ] {
+            let reply = anonymous.call(method, target).body(body.clone()).send().await.unwrap();
+            assert_eq!(reply.status, status, "{target}");
+        }
+        let reply = repository.call(Method::PUT, &upload).await.unwrap().body(body.clone()).send().await.unwrap();
+        assert_eq!((reply.status, reply.error_code().as_deref()), (400, Some("DIGEST_INVALID")));
+        // Who asks before it sends is not made to send.
+        let address = deployment.address();
+        let head = format!("PATCH {upload} HTTP/1.1\r\nHost: {address}\r\nExpect: 100-continue\r\nContent-Length: 8000000\r\n\r\n");
+        assert_eq!(berth_testkit::raw::exchange(address, head).await.unwrap().status, 401);
+    }
+
     async fn a_push_by_tag_may_announce_its_digest(deployment: &'static Deployment) {
         let (repository, mut content) = own(deployment, "http-announced");
         let (image, other) = (content.image(1, 10), content.image(1, 10));
