@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +39,7 @@ impl DataLock {
     /// Takes the folder, which is made if it is absent.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
         let wrong = |source| LockError::Folder { folder: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(wrong)?;
+        make_durably(folder).map_err(wrong)?;
         let path = folder.join("berth.lock");
         let file = OpenOptions::new()
             .create(true)
@@ -53,4 +54,24 @@ impl DataLock {
             Err(error) => Err(wrong(error.into())),
         }
     }
+}
+
+/// Makes a folder and those above it, for this user alone. What is stored in it later would go with it if the entries
+/// that lead to it were lost, so each new one is on the device before this returns.
+fn make_durably(folder: &Path) -> io::Result<()> {
+    let parent = match folder.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    if folder.is_dir() {
+        // A start that was cut short may have made it and not synced it; a parent that can't be read was there before.
+        return File::open(parent).map_or(Ok(()), |parent| parent.sync_all());
+    }
+    make_durably(parent)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    File::open(parent)?.sync_all()
 }

@@ -1,6 +1,7 @@
 //! What both engines promise to a unit of work.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use berth_service::{ManualClock, Timestamp};
-use futures::future::join_all;
+use futures::{FutureExt as _, future::join_all};
 
 use crate::{
     BytesList, Constraint, DataLock, Database, DatabaseError, Engine, LockError, Migrations, TextList, args,
@@ -17,6 +18,7 @@ use crate::{
 };
 
 static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("tests-migrations/sqlite");
+static DIFFERING: sqlx::migrate::Migrator = sqlx::migrate!("tests-migrations/differing");
 static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("tests-migrations/postgres");
 
 statements! {
@@ -185,6 +187,31 @@ async fn every_statement_is_prepared(database: Database) {
     database.prepare_all(ALL).await.unwrap();
     let wrong = crate::Statement { sqlite: "SELECT nothing", postgres: "SELECT nothing" };
     assert!(database.prepare_all(&[("WRONG", &wrong)]).await.unwrap_err().starts_with("WRONG: "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_that_differ_are_told_apart() {
+    let migrations = Migrations { sqlite: &SQLITE, postgres: &POSTGRES };
+    Database::compare_schemas(migrations).await.unwrap();
+    if std::env::var_os("BERTH_TEST_POSTGRES").is_some() {
+        let differing = Migrations { sqlite: &DIFFERING, postgres: &POSTGRES };
+        let compared = AssertUnwindSafe(Database::compare_schemas(differing)).catch_unwind();
+        let told = compared.await.unwrap_err();
+        let told = told.downcast::<String>().unwrap();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "only one engine has",
+                "SQLite: column parts.more TEXT, key 0",
+                "PostgreSQL: column things.bytes BLOB, key 0",
+                "SQLite: column things.bytes TEXT, key 0",
+                "PostgreSQL: column things.count INTEGER NOT NULL, key 0",
+                "SQLite: column things.count INTEGER, key 0",
+                "SQLite: index parts_by_thing on parts (thing) unique false partial false",
+            ]
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

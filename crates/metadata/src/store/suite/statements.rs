@@ -1,15 +1,20 @@
 //! Every statement fits both schemas, and the hot reads use indexes only.
 
-use berth_database::{Engine, Statement, args};
+use berth_database::{Database, Engine, Statement, args};
 
 use super::{World, on_both_engines};
-use crate::store::statements as sql;
+use crate::{MIGRATIONS, store::statements as sql};
 
 on_both_engines!(every_statement_is_prepared);
 
 async fn every_statement_is_prepared(world: World) {
     assert!(sql::ALL.len() > 80);
     world.database.prepare_all(sql::ALL).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_engines_have_the_same_tables() {
+    Database::compare_schemas(MIGRATIONS).await.unwrap();
 }
 
 macro_rules! explained {
