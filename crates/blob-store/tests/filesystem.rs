@@ -2,14 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 
 use std::{
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use berth_blob_store::{Error, Filesystem, Metrics};
+use berth_blob_store::{Error, Filesystem, Metrics, RemoteBlobs, serve};
 use berth_blobs::{Blobs, BlobsError, ObjectKey, ObjectRef, WriteOpen, suite::bytes_of};
-use berth_oci::{Algorithm, Digest};
+use berth_oci::{Algorithm, Digest, ErrorCode, Problem};
+use berth_service::Channel;
 use ulid::Ulid;
 
 fn key(number: u128) -> ObjectKey {
@@ -41,6 +44,16 @@ async fn a_root_has_one_store_at_a_time() {
     assert!(refused.to_string().contains("in use by another process"), "{refused}");
     drop(first);
     open(&root).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_root_is_made_for_this_user_alone_with_the_folders_above_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a/b/c");
+    open(&root).await.unwrap();
+    for made in root.ancestors().take(3) {
+        assert_eq!(std::fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o700, "{made:?}");
+    }
 }
 
 #[tokio::test]
@@ -122,6 +135,89 @@ fn t03_a_full_disk_keeps_what_was_synced() {
     let run = Command::new("bash").arg("-c").arg(script).arg(test).output().unwrap();
     let output = String::from_utf8_lossy(&run.stdout);
     assert!(run.status.success() && output.contains("1 passed"), "{output}");
+}
+
+/// A device of its own of a few MiB. `None` where this user can't mount one.
+struct SmallDevice(tempfile::TempDir);
+
+impl SmallDevice {
+    fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "none"]).arg(folder.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then_some(Self(folder))
+    }
+}
+
+impl Drop for SmallDevice {
+    fn drop(&mut self) {
+        // Lazily: the store may still hold it open.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// The driver and what gateways see of it from another process: the same answers on a device that runs full, and work
+/// again as soon as there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t03_a_full_device_is_507_and_works_again_with_room() {
+    let Some(device) = SmallDevice::mount("6m") else { return };
+    let files: Arc<dyn Blobs> = Arc::new(open(device.0.path()).await.unwrap());
+    let remote: Arc<dyn Blobs> =
+        Arc::new(RemoteBlobs::new(Channel::local("blob-store", serve(Arc::clone(&files)))));
+    let in_the_way = device.0.path().join("in the way");
+    for (number, store) in [(1, &files), (2, &remote)] {
+        let (begun, whole, late) = (key(number * 10), key(number * 10 + 1), key(number * 10 + 2));
+        let kept = bytes_of(1, 1_500_000);
+        let mut writer = store.write(fresh(&begun, 1)).await.unwrap();
+        writer.write(kept.clone()).await.unwrap();
+        let durable = writer.sync().await.unwrap();
+        // One begun and one fresh upload run out of room together.
+        for (mut writer, seed) in [(writer, 2), (store.write(fresh(&whole, 1)).await.unwrap(), 3)] {
+            let mut refused = None;
+            for _ in 0..20 {
+                let written = match writer.write(bytes_of(seed, 900_000)).await {
+                    Ok(()) => writer.sync().await.map(drop),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = written {
+                    refused = Some(error);
+                    break;
+                }
+            }
+            let problem = Problem::from(refused.unwrap());
+            assert_eq!((problem.code, problem.code.http_status()), (ErrorCode::StorageFull, 507));
+            assert!(writer.sync().await.is_err(), "a writer that failed is of no more use");
+            std::fs::write(&in_the_way, vec![0; 6 << 20]).unwrap_err();
+        }
+        // Nothing more fits, not even a new folder; what is stored is read all the same.
+        let refused = async {
+            let mut writer = store.write(fresh(&late, 1)).await?;
+            writer.write(bytes_of(4, 100_000)).await?;
+            writer.sync().await
+        };
+        assert!(matches!(refused.await, Err(BlobsError::Full)));
+        let object =
+            ObjectRef { store_id: "default".to_owned(), key: begun.clone(), size: durable.offset, format: 0 };
+        let read = store.open(&object, None).await.unwrap().into_bytes(u64::MAX).await.unwrap();
+        assert_eq!(read, kept);
+        // With room again the upload goes on where it was recorded, and the others start afresh.
+        std::fs::remove_file(&in_the_way).unwrap();
+        store.delete("default", &whole).await.unwrap();
+        let resumed =
+            WriteOpen { offset: durable.offset, hash_state: Some(durable.hash_state), ..fresh(&begun, 2) };
+        let mut writer = store.write(resumed).await.unwrap();
+        writer.write(bytes_of(5, 300_000)).await.unwrap();
+        let expected = [&kept[..], &bytes_of(5, 300_000)].concat();
+        assert_eq!(writer.sync().await.unwrap().digest, Digest::of(Algorithm::Sha256, &expected));
+        let mut writer = store.write(fresh(&late, 2)).await.unwrap();
+        writer.write(bytes_of(4, 100_000)).await.unwrap();
+        assert_eq!(writer.sync().await.unwrap().offset, 100_000);
+        for done in [begun, late] {
+            store.delete("default", &done).await.unwrap();
+        }
+    }
 }
 
 /// The budget of a write is its hash; a number for a person, and a generous bound against a lost batch or pipeline.

@@ -115,16 +115,23 @@ impl Filesystem {
     }
 }
 
-/// Makes the root and makes its own entry durable.
+/// Makes the root and the folders above it, each new entry on the device before this returns.
 fn make_root(root: &Path) -> io::Result<()> {
+    let parent = match root.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
     if root.is_dir() {
-        return Ok(());
+        // A start that was cut short may have made it and not synced it; a parent that can't be read was there before.
+        return File::open(parent).map_or(Ok(()), |parent| parent.sync_all());
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
-    match root.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => Ok(()),
+    make_root(parent)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(root) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
     }
+    File::open(parent)?.sync_all()
 }
 
 impl Store {
