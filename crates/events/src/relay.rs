@@ -43,7 +43,7 @@ pub struct RelayConfig {
     pub backoff: Duration,
     /// The longest wait after a failure.
     pub max_backoff: Duration,
-    /// Failures of one event until it is a dead letter.
+    /// Failures of one event until a refusal makes it a dead letter. One that is never answered is retried for good.
     pub max_attempts: u32,
     /// How long a relay holds its right to the subscriber without renewing it; so long nobody relays after a crash.
     /// A delivery that outlives it only means that another relay may deliver the same again.
@@ -255,7 +255,9 @@ impl Relay {
             return Err(OutboxError::new(format!("an event has the id {:?}", due.event.id)));
         };
         let attempts = due.attempts.saturating_add(1);
-        let retry_after = (attempts < self.config.max_attempts).then(|| self.backoff(attempts));
+        // Silence may be the subscriber's fault, for as long as an outage lasts; only a refusal is about the event.
+        let is_hopeless = attempts >= self.config.max_attempts && *error != SinkError::TimedOut;
+        let retry_after = (!is_hopeless).then(|| self.backoff(attempts));
         let mut text = error.to_string();
         text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
         self.outbox.failed(&self.subscriber, id, Failure { retry_after, error: text }).await?;

@@ -272,6 +272,19 @@ async fn a_hanging_event_stops_no_other_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscriber_that_hangs_for_a_day_makes_no_dead_letters() {
+    let mut bench = Bench::start();
+    bench.add("a", "hang");
+    bench.add("a", "hang");
+    bench.settle(86_400).await;
+    assert_eq!(bench.outbox.waiting(), 2);
+    assert!(*bench.sink.calls.lock().unwrap() < 1_000);
+    *bench.sink.heal.lock().unwrap() = true;
+    bench.settle(700).await;
+    assert_eq!(bench.applied("a"), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_makes_no_dead_letters_and_is_not_hammered() {
     let mut bench = Bench::start();
     *bench.sink.down.lock().unwrap() = true;
