@@ -84,7 +84,7 @@ impl Grant {
         );
         Failure::challenge(
             problem,
-            &challenge(request, Some((&self.name, asked_actions(self.action))), Some("invalid_token")),
+            &challenge(request, Some(&scope(&self.name, self.action)), Some("invalid_token")),
         )
     }
 
@@ -96,12 +96,10 @@ impl Grant {
 }
 
 /// The challenge of a 401 (RFC 6750, and distribution's token documentation).
-fn challenge(request: &Request, wanted: Option<(&Name, &[Action])>, error: Option<&str>) -> String {
+fn challenge(request: &Request, scope: Option<&Scope>, error: Option<&str>) -> String {
     let mut text =
         format!("Bearer realm=\"{}/token\",service=\"{}\"", request.base_url, request.instance.name);
-    if let Some((name, actions)) = wanted {
-        let scope =
-            Scope::Repository { name: name.asked.clone(), actions: actions.iter().copied().collect() };
+    if let Some(scope) = scope {
         text.push_str(&format!(",scope=\"{scope}\""));
     }
     if let Some(error) = error {
@@ -110,13 +108,14 @@ fn challenge(request: &Request, wanted: Option<(&Name, &[Action])>, error: Optio
     text
 }
 
-/// The actions that a challenge names: pushing clients read as well.
-fn asked_actions(action: Action) -> &'static [Action] {
-    match action {
+/// The scope that a challenge names: pushing clients read as well.
+fn scope(name: &Name, action: Action) -> Scope {
+    let actions: &[_] = match action {
         Action::Pull => &[Action::Pull],
         Action::Push => &[Action::Pull, Action::Push],
         Action::Delete => &[Action::Delete],
-    }
+    };
+    Scope::Repository { name: name.asked.clone(), actions: actions.iter().copied().collect() }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -126,10 +125,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The verified token of a request.
-fn token(request: &Request, wanted: Option<(&Name, &[Action])>) -> Result<Arc<AccessToken>> {
+fn token(request: &Request, scope: Option<&Scope>) -> Result<Arc<AccessToken>> {
     let Some(text) = bearer(&request.head.headers) else {
         let problem = Problem::new(ErrorCode::Unauthorized, "authentication required; log in first");
-        return Err(Failure::challenge(problem, &challenge(request, wanted, None)));
+        return Err(Failure::challenge(problem, &challenge(request, scope, None)));
     };
     match request.parts.settings.verifier.verify(text, request.instance.id) {
         Ok(token) => Ok(token),
@@ -137,7 +136,7 @@ fn token(request: &Request, wanted: Option<(&Name, &[Action])>) -> Result<Arc<Ac
             tracing::debug!(%error, "token refused");
             let problem =
                 Problem::new(ErrorCode::Unauthorized, "the token is not valid (any more); log in again");
-            Err(Failure::challenge(problem, &challenge(request, wanted, Some("invalid_token"))))
+            Err(Failure::challenge(problem, &challenge(request, scope, Some("invalid_token"))))
         }
     }
 }
@@ -149,23 +148,18 @@ pub(crate) fn authenticated(request: &Request) -> Result<Arc<AccessToken>> {
 
 /// A token that may list repositories.
 pub(crate) fn catalog(request: &Request) -> Result<Arc<AccessToken>> {
-    let token = token(request, None)?;
+    let token = token(request, Some(&Scope::Catalog))?;
     if token.catalog {
         return Ok(token);
     }
     let problem = Problem::new(ErrorCode::Denied, "listing repositories needs the scope registry:catalog:*");
-    let text = format!(
-        "{},scope=\"{}\",error=\"insufficient_scope\"",
-        challenge(request, None, None),
-        Scope::Catalog
-    );
-    Err(Failure::challenge(problem, &text))
+    Err(Failure::challenge(problem, &challenge(request, Some(&Scope::Catalog), Some("insufficient_scope"))))
 }
 
 /// A token that opens `name` for `action`.
 pub(crate) fn authorise(request: &Request, name: &Name, action: Action) -> Result<Grant> {
-    let wanted = asked_actions(action);
-    let token = token(request, Some((name, wanted)))?;
+    let scope = scope(name, action);
+    let token = token(request, Some(&scope))?;
     match token.entry(&name.path) {
         Some(entry) if entry.actions.contains(&action) => {
             let entry = entry.clone();
@@ -173,7 +167,7 @@ pub(crate) fn authorise(request: &Request, name: &Name, action: Action) -> Resul
         }
         _ => {
             let message = format!("{action} on {} is not allowed with this token", name.asked);
-            let text = challenge(request, Some((name, wanted)), Some("insufficient_scope"));
+            let text = challenge(request, Some(&scope), Some("insufficient_scope"));
             Err(Failure::challenge(Problem::new(ErrorCode::Denied, message), &text))
         }
     }

@@ -113,6 +113,24 @@ in_every_setting! {
         }
     }
 
+    async fn every_challenge_names_the_scope_that_is_missing(deployment: &'static Deployment) {
+        let client = deployment.anonymous();
+        for (method, target, scope) in [
+            (Method::GET, "/v2/_catalog", "registry:catalog:*"),
+            (Method::GET, "/v2/http-scope/app/tags/list", "repository:http-scope/app:pull"),
+            (Method::POST, "/v2/http-scope/app/blobs/uploads/", "repository:http-scope/app:pull,push"),
+            (Method::DELETE, "/v2/http-scope/app/manifests/v1", "repository:http-scope/app:delete"),
+        ] {
+            let token = client.fresh_token(&[]).await.unwrap();
+            for call in [client.call(method.clone(), target), client.call(method.clone(), target).bearer(token)] {
+                let reply = call.send().await.unwrap();
+                let challenge = reply.header("www-authenticate").unwrap_or_default();
+                assert_eq!(reply.status, 401);
+                assert!(challenge.contains(&format!("scope=\"{scope}\"")), "{challenge}");
+            }
+        }
+    }
+
     async fn methods_that_are_not_there_are_named(deployment: &'static Deployment) {
         let (repository, mut content) = own(deployment, "http-methods");
         let image = content.image(1, 10);
