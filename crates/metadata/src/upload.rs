@@ -365,6 +365,7 @@ impl Metadata {
     async fn begin_append_in_memory(&self, request: Append) -> Result<Lease> {
         let id = request.upload.to_string();
         let now = self.clock.now();
+        self.leases.start(&self.database).await?;
         if let Some(epoch) = self.leases.take_if_free(&id, now) {
             // Nobody can be recording progress, so a plain read sees the newest.
             let outcome = self.begin_append_free(&request, epoch, now).await;
@@ -399,7 +400,7 @@ impl Metadata {
         let epoch = if session.epoch < epoch {
             epoch
         } else {
-            // The clock went back since the row was written.
+            // The row is from elsewhere: a copy of the database.
             self.leases.take(&request.upload.to_string(), session.epoch, now)
         };
         session.lease(request, epoch, now)
@@ -496,6 +497,9 @@ impl Metadata {
 
     /// Ends a session. It waits for nobody: the holder finds out at its next word.
     pub(crate) async fn cancel_upload(&self, access: Access, upload: UploadId) -> Result<()> {
+        if self.database.engine() == Engine::Sqlite {
+            self.leases.start(&self.database).await?;
+        }
         let input = Arc::new((self.clone(), access));
         let raised = self
             .database

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use berth_database::{DatabaseError, Engine, args};
 use berth_oci::{Algorithm, Digest, ErrorCode};
+use berth_service::{Clock as _, ManualClock};
 use futures::future::join_all;
 use tokio::sync::Notify;
 
@@ -22,6 +23,7 @@ on_both_engines!(
     t19_one_digest_from_64_clients_is_one_blob,
     an_expired_session_is_unknown,
     checkpoints_renew_and_never_go_back,
+    a_restart_with_the_clock_set_back_hands_out_newer_epochs,
 );
 
 fn of(text: &str) -> Digest {
@@ -246,4 +248,20 @@ async fn checkpoints_renew_and_never_go_back(world: World) {
     assert!(checkpoint(128).await.unwrap().expires_at > lease.expires_at);
     world.end(&lease, 130).await.unwrap();
     assert_eq!(world.get(APP, &upload.id).await.unwrap().offset, 130);
+}
+
+async fn a_restart_with_the_clock_set_back_hands_out_newer_epochs(world: World) {
+    let upload = world.start(APP).await.unwrap();
+    // Nothing is recorded under these; only the store has seen them.
+    let mut last = 0;
+    for _ in 0..3 {
+        last = world.begin(APP, &upload.id, Some(0), "").await.unwrap().epoch;
+    }
+    for _ in 0..2 {
+        let clock = ManualClock::at(world.clock.now().minus(Duration::from_secs(3600)));
+        let restarted = World { instance: world.instance, ..World::over(world.database.clone(), clock) };
+        let lease = restarted.begin(APP, &upload.id, Some(0), "").await.unwrap();
+        assert!(lease.epoch > last, "{} after {last}", lease.epoch);
+        last = lease.epoch;
+    }
 }
