@@ -20,8 +20,8 @@ pub(crate) fn given() -> Result<Option<SecretString>> {
         (Ok(_), Ok(_)) => bail!("set BERTH_ADMIN_PASSWORD or BERTH_ADMIN_PASSWORD_FILE, not both"),
         (Ok(password), _) => password,
         (_, Ok(file)) => {
-            let text = fs::read_to_string(&file)
-                .with_context(|| format!("can't read the password file {file}"))?;
+            let text =
+                fs::read_to_string(&file).with_context(|| format!("can't read the password file {file}"))?;
             text.trim_end_matches(['\r', '\n']).to_owned()
         }
         _ => return Ok(None),
