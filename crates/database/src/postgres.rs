@@ -17,6 +17,10 @@ const RESTARTS: usize = 3;
 /// How often a unit may ask to run again because another came between. Each time that other one has got on.
 const ASKED_RESTARTS: usize = 16;
 
+/// A connection that was idle for longer is tested before it is used: the server may have been restarted since. Under
+/// load connections are never idle for as long, and nothing is asked.
+const UNTESTED: Duration = Duration::from_secs(1);
+
 /// How to reach PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
@@ -91,6 +95,14 @@ impl Postgres {
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for > UNTESTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options.pooled()?);
         let postgres = Self { pool, persistent: !options.pooler };
         if options.pooler {

@@ -242,6 +242,28 @@ async fn a_deadlock_on_postgresql_runs_again() {
     assert!(runs.load(Ordering::SeqCst) > 2);
 }
 
+const BACKEND: crate::Statement = crate::Statement {
+    sqlite: "",
+    postgres: "SELECT pg_backend_pid()::bigint, pg_terminate_backend(nullif($1, 0)::int) FROM pg_sleep(0.2)",
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t08_nothing_fails_once_a_restarted_postgresql_is_back() {
+    let Some(database) = database(Engine::Postgres).await else { return };
+    let Some(other) = self::database(Engine::Postgres).await else { return };
+    let idle = join_all((0..8).map(|_| database.read_all(&BACKEND, args![0]))).await;
+    for answer in idle {
+        let process: i64 = answer.unwrap()[0].get(0).unwrap();
+        other.read_all(&BACKEND, args![process]).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let reads = (0..8).map(|_| database.read_all(&NAMES, args![]));
+    for answer in join_all(reads).await {
+        answer.unwrap();
+    }
+    insert(&database, "after").await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swallowed_error_on_postgresql_is_not_a_commit() {
     let Some(database) = database(Engine::Postgres).await else { return };
