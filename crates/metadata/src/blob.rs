@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_database::{Engine, Transaction, args};
+use berth_database::{Engine, Statement, Transaction, args};
 use berth_model::{InstanceId, RepositoryId};
 use berth_oci::{Digest, ErrorCode};
 
@@ -71,6 +71,19 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
     Ok(())
 }
 
+/// Whether a repository has a manifest, or a link.
+fn content(manifest: bool) -> &'static Statement {
+    if manifest { &sql::MANIFEST } else { &sql::LINK }
+}
+
+fn gone(manifest: bool) -> Error {
+    if manifest {
+        Error::new(ErrorCode::ManifestUnknown, "there is no such manifest in this repository")
+    } else {
+        Error::new(ErrorCode::BlobUnknown, "there is no such blob in this repository")
+    }
+}
+
 impl Metadata {
     /// Links a blob that the caller may read anywhere in the instance. False for "not there" and "not yours" alike.
     pub(crate) async fn mount_blob(
@@ -104,7 +117,8 @@ impl Metadata {
             .await
     }
 
-    /// Puts off the reviews of what a pusher has just seen, where they are due before the floor.
+    /// Puts off the reviews of what a pusher has just seen, where they are due before the floor. Looks again after that:
+    /// a review that was under way may have ended with its collection, and then the pusher must hear so.
     pub(crate) async fn hold_content(
         &self,
         instance: InstanceId,
@@ -117,16 +131,21 @@ impl Metadata {
         if self.database.engine() == Engine::Sqlite {
             // Usually there is nothing to put off; then the writer is not bothered.
             let until = self.clock.now().plus(floor);
-            let by_repository = || args![repository.as_str(), digest.to_bytes(), until];
+            let by_repository = || args![repository.as_str(), digest.to_bytes()];
+            let until_by_repository = || args![repository.as_str(), digest.to_bytes(), until];
             let sooner = if manifest {
-                self.database.read_optional(&sql::MANIFEST_REVIEW_SOONER, by_repository()).await?.is_some()
+                self.database
+                    .read_optional(&sql::MANIFEST_REVIEW_SOONER, until_by_repository())
+                    .await?
+                    .is_some()
             } else {
                 let by_instance = args![instance.as_str(), digest.to_bytes(), until];
-                self.database.read_optional(&sql::LINK_REVIEW_SOONER, by_repository()).await?.is_some()
+                self.database.read_optional(&sql::LINK_REVIEW_SOONER, until_by_repository()).await?.is_some()
                     || self.database.read_optional(&sql::BLOB_REVIEW_SOONER, by_instance).await?.is_some()
             };
             if !sooner {
-                return Ok(());
+                let found = self.database.read_optional(content(manifest), by_repository()).await?;
+                return found.map(|_| ()).ok_or_else(|| gone(manifest));
             }
         }
         self.database
@@ -135,12 +154,15 @@ impl Metadata {
                 Box::pin(async move {
                     let until = tx.now().plus(floor);
                     if manifest {
-                        tx.execute(&sql::HOLD_MANIFEST, args![repository, digest.to_bytes(), until]).await?;
+                        let args = args![repository.as_str(), digest.to_bytes(), until];
+                        tx.execute(&sql::HOLD_MANIFEST, args).await?;
                     } else {
-                        tx.execute(&sql::HOLD_LINK, args![repository, digest.to_bytes(), until]).await?;
+                        let args = args![repository.as_str(), digest.to_bytes(), until];
+                        tx.execute(&sql::HOLD_LINK, args).await?;
                         tx.execute(&sql::HOLD_BLOB, args![instance, digest.to_bytes(), until]).await?;
                     }
-                    Ok(())
+                    let found = tx.optional(content(manifest), args![repository, digest.to_bytes()]).await?;
+                    found.map(|_| ()).ok_or_else(|| gone(manifest))
                 })
             })
             .await

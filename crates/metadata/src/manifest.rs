@@ -209,6 +209,17 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
             return Err(tx.again().into());
         }
     }
+    // Nor can what it holds change; before, another may have pushed it or what lives with it.
+    for row in tx.all(&sql::MANIFEST_DEPENDANTS, key()).await? {
+        if !dependants.contains(&store::digest(&row, 0)?) {
+            return Err(tx.again().into());
+        }
+    }
+    for row in tx.all(&sql::MANIFEST_BLOBS, key()).await? {
+        if !blobs.contains(&store::digest(&row, 0)?) {
+            return Err(tx.again().into());
+        }
+    }
     for name in tags {
         let of_tag = berth_proto::events::Artifact { tag: name, ..artifact.clone() };
         tag::drop(tx, metadata, access, &repository.id, of_tag).await?;

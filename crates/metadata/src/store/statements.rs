@@ -179,6 +179,7 @@ statements! {
         SELECT $1, $2, value FROM unnest($3::bytea[]) AS value ORDER BY value ON CONFLICT DO NOTHING";
     pub(crate) LOCK_MANIFEST = "SELECT media_type, size, artifact_type, subject FROM manifests \
         WHERE repository_id = $1 AND digest = $2" for update;
+    pub(crate) MANIFEST = "SELECT 1 FROM manifests WHERE repository_id = $1 AND digest = $2";
     pub(crate) MANIFEST_PARENT = "SELECT parent FROM manifest_children \
         WHERE repository_id = $1 AND child = $2 LIMIT 1";
     // What lived with a manifest: its children, and the referrers whose subject it is.

@@ -15,6 +15,7 @@ on_both_engines!(
     lookups_keep_the_order_asked,
     the_catalog_lists_what_may_be_read,
     holding_moves_only_what_is_due_sooner,
+    holding_what_is_gone_says_so,
     an_absent_repository_has_no_visibility,
 );
 
@@ -136,6 +137,23 @@ async fn holding_moves_only_what_is_due_sooner(world: World) {
             .await,
         1
     );
+}
+
+async fn holding_what_is_gone_says_so(world: World) {
+    world.image(APP, "config", &[]).await;
+    let blob = Digest::of(Algorithm::Sha256, b"config");
+    let absent = Digest::of(Algorithm::Sha256, b"collected meanwhile");
+    let repository_id = world.resolve_blob(APP, &blob).await.repository_id;
+    for (manifest, expected) in [(false, ErrorCode::BlobUnknown), (true, ErrorCode::ManifestUnknown)] {
+        let request = proto::HoldContentRequest {
+            instance_id: world.instance.to_string(),
+            repository_id: repository_id.clone(),
+            digest: absent.to_string(),
+            manifest,
+        };
+        let outcome = answer(world.service.hold_content(Request::new(request)).await);
+        assert_eq!(refusal(outcome), expected);
+    }
 }
 
 async fn an_absent_repository_has_no_visibility(world: World) {
