@@ -86,7 +86,7 @@ impl Epochs {
         Self { table: Mutex::new(Table { entries: HashMap::new(), prune_at: KEPT }), on_files }
     }
 
-    /// Claims an object for `slot` and gives the writer that has to be closed first.
+    /// Claims an object for `slot`, once for each epoch, and gives the writer that has to be closed first.
     pub(super) fn claim(
         &self,
         key: &ObjectKey,
@@ -94,7 +94,7 @@ impl Epochs {
         slot: &Arc<Slot>,
     ) -> Result<Option<Arc<Slot>>, BlobsError> {
         let mut table = self.table.lock();
-        if table.entries.get(key).is_some_and(|entry| entry.epoch > epoch) {
+        if table.entries.get(key).is_some_and(|entry| entry.epoch >= epoch) {
             return Err(BlobsError::Stale);
         }
         Ok(table.put(key, Entry { epoch, writer: Arc::downgrade(slot), claimed: Instant::now() }))
@@ -113,7 +113,7 @@ impl Epochs {
         let mut value = [0u8; 24];
         let found = rustix::fs::fgetxattr(file, ATTRIBUTE, &mut value[..]).ok();
         let found = found.and_then(|length| std::str::from_utf8(&value[..length]).ok()?.parse::<i64>().ok());
-        if found.is_some_and(|found| found > epoch) {
+        if found.is_some_and(|found| found >= epoch) {
             return Err(BlobsError::Stale);
         }
         rustix::fs::fsetxattr(file, ATTRIBUTE, epoch.to_string().as_bytes(), XattrFlags::empty())
