@@ -40,6 +40,7 @@ CREATE TABLE repositories (
     UNIQUE (instance_id, path)
 ) STRICT;
 CREATE INDEX repositories_by_namespace ON repositories (namespace_id);
+CREATE INDEX repositories_that_are_public ON repositories (instance_id, id) WHERE visibility = 'public';
 
 -- A blob of an instance and where its bytes are. The row decides existence.
 CREATE TABLE blobs (

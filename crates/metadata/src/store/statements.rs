@@ -103,13 +103,24 @@ statements! {
         ON CONFLICT (repository_id, digest) DO UPDATE SET linked_at = excluded.linked_at";
     pub(crate) LOCK_LINK = "SELECT 1 FROM links WHERE repository_id = $1 AND digest = $2" for update;
     pub(crate) DROP_LINK = "DELETE FROM links WHERE repository_id = $1 AND digest = $2";
-    pub(crate) FIND_READABLE_LINK = sqlite "SELECT 1 FROM links l JOIN repositories r ON r.id = l.repository_id \
-        WHERE l.instance_id = $1 AND l.digest = $2 \
-        AND ($3 OR r.visibility = 'public' OR r.id IN (SELECT value FROM json_each($4)) \
-            OR r.namespace_id IN (SELECT value FROM json_each($5))) LIMIT 1"
-        postgres "SELECT 1 FROM links l JOIN repositories r ON r.id = l.repository_id \
-        WHERE l.instance_id = $1 AND l.digest = $2 \
-        AND ($3 OR r.visibility = 'public' OR r.id = ANY($4) OR r.namespace_id = ANY($5)) LIMIT 1";
+    // Starts from what the caller may read and never from the blob's links, so that it takes as long for content that
+    // is somebody else's as for content that is nowhere.
+    pub(crate) FIND_READABLE_LINK = sqlite "SELECT 1 WHERE \
+        ($3 AND EXISTS (SELECT 1 FROM links l WHERE l.instance_id = $1 AND l.digest = $2)) \
+        OR EXISTS (SELECT 1 FROM json_each($4) i CROSS JOIN links l \
+            WHERE l.repository_id = i.value AND l.digest = $2 AND +l.instance_id = $1) \
+        OR EXISTS (SELECT 1 FROM json_each($5) n CROSS JOIN repositories r CROSS JOIN links l \
+            WHERE r.namespace_id = n.value AND +r.instance_id = $1 AND l.repository_id = r.id AND l.digest = $2) \
+        OR EXISTS (SELECT 1 FROM repositories r CROSS JOIN links l \
+            WHERE r.instance_id = $1 AND r.visibility = 'public' AND l.repository_id = r.id AND l.digest = $2)"
+        postgres "SELECT 1 WHERE \
+        ($3 AND EXISTS (SELECT 1 FROM links l WHERE l.instance_id = $1 AND l.digest = $2)) \
+        OR EXISTS (SELECT 1 FROM links l \
+            WHERE l.repository_id = ANY($4) AND l.digest = $2 AND l.instance_id || '' = $1) \
+        OR EXISTS (SELECT 1 FROM repositories r WHERE r.namespace_id = ANY($5) AND r.instance_id = $1 \
+            AND EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = $2 OFFSET 0)) \
+        OR EXISTS (SELECT 1 FROM repositories r WHERE r.instance_id = $1 AND r.visibility = 'public' \
+            AND EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = $2 OFFSET 0))";
     pub(crate) BLOB_HOLDER = "SELECT manifest_digest FROM manifest_blobs \
         WHERE repository_id = $1 AND blob_digest = $2 LIMIT 1";
     pub(crate) LOCK_LINKS = sqlite "SELECT digest FROM links \
