@@ -71,8 +71,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let database =
         Database::open_sqlite(&path, berth_metadata::MIGRATIONS.sqlite, Arc::clone(&clock), &tasks).await?;
     let mut registry = Registry::default();
-    let deps =
-        berth_metadata::Deps { database, clock, ids, registry: &mut registry, subscribers: Vec::new() };
+    let deps = berth_metadata::Deps {
+        database,
+        clock,
+        ids,
+        registry: &mut registry,
+        subscribers: Vec::new(),
+        blobs: None,
+        tasks: tasks.clone(),
+    };
     let service = berth_metadata::build(berth_metadata::Config::default(), deps);
     let payload =
         br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;

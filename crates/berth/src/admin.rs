@@ -11,7 +11,10 @@ use berth_proto::{
         CreateGrantRequest, CreateUserRequest, ListAuditRequest, WatchRequest,
         instance_manager_client::InstanceManagerClient,
     },
-    metadata::{SetRepositoryVisibilityRequest, metadata_client::MetadataClient},
+    metadata::{
+        CollectNowRequest, CollectionStatusRequest, SetRepositoryVisibilityRequest,
+        metadata_client::MetadataClient,
+    },
 };
 use berth_service::{Address, Channel};
 use clap::{Args, Subcommand};
@@ -69,6 +72,19 @@ enum AdminCommand {
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
+    /// Look at the collection of what nothing needs any more, or hasten it
+    Collection {
+        #[command(subcommand)]
+        command: CollectionCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CollectionCommand {
+    /// Print the queues, what can be reclaimed, and when
+    Status,
+    /// Review everything as soon as the floor allows; what was just pushed or seen stays safe
+    Now,
 }
 
 /// The two services behind the socket, and the default instance.
@@ -167,6 +183,28 @@ async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
                 });
                 terminal::line(&line.to_string());
             }
+        }
+        AdminCommand::Collection { command: CollectionCommand::Now } => {
+            let moved =
+                registry.metadata.collect_now(CollectNowRequest {}).await.map_err(|status| said(&status))?;
+            terminal::line(&format!("{} reviews were brought forward", moved.into_inner().moved));
+        }
+        AdminCommand::Collection { command: CollectionCommand::Status } => {
+            let asked = registry.metadata.collection_status(CollectionStatusRequest {}).await;
+            let status = asked.map_err(|status| said(&status))?.into_inner();
+            for queue in status.queues {
+                let line = serde_json::json!({
+                    "queue": queue.name,
+                    "depth": queue.depth,
+                    "first_due": queue.first_due,
+                });
+                terminal::line(&line.to_string());
+            }
+            let line = serde_json::json!({
+                "reclaimable_bytes": status.reclaimable_bytes,
+                "reclaimable_at": status.reclaimable_at,
+            });
+            terminal::line(&line.to_string());
         }
     }
     Ok(())

@@ -136,7 +136,7 @@ impl Process {
         let mut builder = Builder::new(config, roles)?;
         let blobs = builder.blob_store().await?;
         builder.instance_manager().await?;
-        builder.metadata().await?;
+        builder.metadata(Arc::clone(&blobs)).await?;
         let gateway = builder.gateway(blobs)?;
         let Builder {
             front,
@@ -254,6 +254,11 @@ impl<'a> Builder<'a> {
         Ok(service.blobs)
     }
 
+    /// Whether there is a blob store, here or elsewhere.
+    fn reaches_blobs(&self) -> bool {
+        self.roles.contains(&Role::BlobStore) || !self.config.peers.blob_store.is_empty()
+    }
+
     async fn instance_manager(&mut self) -> Result<(), Failure> {
         if !self.roles.contains(&Role::InstanceManager) {
             return Ok(());
@@ -290,18 +295,21 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    async fn metadata(&mut self) -> Result<(), Failure> {
+    async fn metadata(&mut self, blobs: Arc<dyn Blobs>) -> Result<(), Failure> {
         if !self.roles.contains(&Role::Metadata) {
             return Ok(());
         }
         let database = metadata_database(self.config, &self.ground).await?;
         self.databases.push(database.clone());
+        let blobs = self.reaches_blobs().then_some(blobs);
         let deps = berth_metadata::Deps {
             database,
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),
             registry: &mut self.registry,
             subscribers: vec![AUDIT_SUBSCRIBER.to_owned()],
+            blobs,
+            tasks: self.back.clone(),
         };
         let service = berth_metadata::build(self.config.metadata.clone(), deps);
         let metrics = RelayMetrics::register(&mut self.registry);

@@ -492,4 +492,34 @@ impl Server for MetadataService {
         })
         .await
     }
+
+    async fn collection_status(
+        &self,
+        _request: Request<proto::CollectionStatusRequest>,
+    ) -> Answer<proto::CollectionStatusResponse> {
+        self.answer("collection_status", async {
+            let status = self.metadata.collection_status().await?;
+            let queues = status.queues.into_iter().map(|standing| proto::CollectionQueue {
+                name: standing.queue.name().to_owned(),
+                depth: standing.depth,
+                first_due: standing.first_due.map(|at| at.0),
+            });
+            Ok(proto::CollectionStatusResponse {
+                queues: queues.collect(),
+                reclaimable_bytes: status.reclaimable_bytes,
+                reclaimable_at: status.reclaimable_at.map(|at| at.0),
+            })
+        })
+        .await
+    }
+
+    async fn collect_now(
+        &self,
+        _request: Request<proto::CollectNowRequest>,
+    ) -> Answer<proto::CollectNowResponse> {
+        self.answer("collect_now", async {
+            Ok(proto::CollectNowResponse { moved: self.metadata.collect_now().await? })
+        })
+        .await
+    }
 }

@@ -74,6 +74,11 @@ impl Leases {
         self.state.lock().held.get(upload).is_some_and(|held| held.epoch == epoch)
     }
 
+    /// Until when an upload has a live holder, if it has one.
+    pub(crate) fn live_until(&self, upload: &str, now: Timestamp) -> Option<Timestamp> {
+        self.state.lock().held.get(upload).map(|held| held.until).filter(|until| *until > now)
+    }
+
     /// Puts off the end of a lease.
     pub(crate) fn renew(&self, upload: &str, epoch: i64, now: Timestamp) {
         if let Some(held) = self.state.lock().held.get_mut(upload).filter(|held| held.epoch == epoch) {

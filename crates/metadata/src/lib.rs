@@ -6,6 +6,8 @@
 
 mod access;
 mod blob;
+mod collect;
+mod dissociation;
 mod error;
 mod event;
 mod grpc;
@@ -19,13 +21,16 @@ mod resolve;
 mod store;
 mod tag;
 mod upload;
+mod worker;
 
 use std::{sync::Arc, time::Duration};
 
+use berth_blobs::Blobs;
 use berth_database::Database;
 use berth_events::{Nudge, Outbox};
 use berth_proto::{MAX_MESSAGE_BYTES, metadata::metadata_server::MetadataServer};
-use berth_service::{Ids, Registry, SharedClock};
+use berth_service::{Ids, Registry, SharedClock, Tasks};
+use tokio::sync::Notify;
 
 pub use error::Error;
 pub use grpc::MetadataService;
@@ -42,6 +47,11 @@ pub struct Config {
     pub review_delay_seconds: u64,
     /// How many seconds an object outlives its last row, so that downloads that run can end.
     pub object_grace_seconds: u64,
+    /// No call to storage that an upload made is under way for longer than this many seconds; so long the object of an
+    /// expired upload is kept.
+    pub longest_operation_seconds: u64,
+    /// How often, in seconds, collection looks for work when it knows of none.
+    pub collection_poll_seconds: u64,
     /// The store that takes the bytes of new uploads.
     pub store_id: String,
 }
@@ -52,6 +62,8 @@ impl Default for Config {
             review_floor_seconds: 3600,
             review_delay_seconds: 24 * 3600,
             object_grace_seconds: 3600,
+            longest_operation_seconds: 3600,
+            collection_poll_seconds: 10,
             store_id: "default".to_owned(),
         }
     }
@@ -69,6 +81,14 @@ impl Config {
     pub(crate) fn object_grace(&self) -> Duration {
         Duration::from_secs(self.object_grace_seconds)
     }
+
+    pub(crate) fn longest_operation(&self) -> Duration {
+        Duration::from_secs(self.longest_operation_seconds)
+    }
+
+    pub(crate) fn collection_poll(&self) -> Duration {
+        Duration::from_secs(self.collection_poll_seconds.max(1))
+    }
 }
 
 /// What metadata stands on.
@@ -82,6 +102,10 @@ pub struct Deps<'a> {
     pub clock: SharedClock,
     /// Who gets the events: each has a delivery of every event. Without any, no events are written.
     pub subscribers: Vec<String>,
+    /// Where objects are deleted; without it they wait.
+    pub blobs: Option<Arc<dyn Blobs>>,
+    /// What runs beside requests.
+    pub tasks: Tasks,
     /// Where metrics are registered.
     pub registry: &'a mut Registry,
 }
@@ -107,6 +131,8 @@ pub(crate) struct Metadata {
     pub(crate) leases: Arc<lease::Leases>,
     pub(crate) journal: event::Journal,
     pub(crate) nudge: Nudge,
+    /// Wakes the collector.
+    pub(crate) wake: Arc<Notify>,
 }
 
 impl Metadata {
@@ -125,15 +151,18 @@ impl Metadata {
             config: Arc::new(config),
             leases: Arc::default(),
             nudge: Nudge::default(),
+            wake: Arc::default(),
         }
     }
 }
 
-/// Builds the service. It starts no tasks of its own.
+/// Builds the service, and starts its collector.
 pub fn build(config: Config, deps: Deps<'_>) -> Service {
     let metadata = Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers);
     let nudge = metadata.nudge.clone();
     let outbox = Arc::new(outbox::MetadataOutbox(metadata.clone()));
+    let metrics = worker::Metrics::register(deps.registry);
+    worker::Collector::new(metadata.clone(), deps.blobs, metrics).spawn(&deps.tasks);
     let server = MetadataServer::new(MetadataService::new(metadata, deps.registry))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use berth_database::{BytesList, Transaction, args};
+use berth_database::{BytesList, Row, Transaction, args};
 use berth_oci::{Digest, ErrorCode, ManifestError, ManifestView, MediaType, Problem, Tag};
+use berth_proto::events::Artifact;
 use bytes::Bytes;
 
 use crate::{
     Metadata,
     access::Access,
+    dissociation::Dissociated,
     error::{Error, Result},
     event::{self, Kind},
     repository::{self, Maker},
@@ -52,7 +54,7 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
     let before = tag::lock(tx, &repository.id, &input.tags).await?;
     let mut reviewed: BTreeSet<Digest> = before.values().copied().collect();
     reviewed.insert(*digest);
-    review(tx, metadata, &repository.id, &reviewed).await?;
+    review(tx, metadata, &repository.id, &reviewed, Some(digest)).await?;
     let held = hold_blobs(tx, metadata, &repository.id, view).await?;
     check_children(tx, &repository.id, view, &held.missing).await?;
     let key = || args![repository.id.as_str(), digest.to_bytes()];
@@ -95,7 +97,7 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
 }
 
 impl Put {
-    fn artifact(&self, repository: &str) -> berth_proto::events::Artifact {
+    fn artifact(&self, repository: &str) -> Artifact {
         let mut artifact = event::artifact(&self.access, repository, &self.digest);
         artifact.media_type = self.view.media_type.to_string();
         artifact.size = self.payload.len() as u64;
@@ -105,16 +107,19 @@ impl Put {
     }
 }
 
-/// Queues manifests for review.
+/// Queues manifests for review. `pushed` is one that a client wants to stay by itself, whatever holder it once had.
 pub(crate) async fn review(
     tx: &mut Transaction,
     metadata: &Metadata,
     repository: &str,
     digests: &BTreeSet<Digest>,
+    pushed: Option<&Digest>,
 ) -> Result<()> {
     if !digests.is_empty() {
         let review_after = tx.now().plus(metadata.config.review_after());
-        tx.execute(&sql::REVIEW_MANIFESTS, args![repository, store::digests(digests), review_after]).await?;
+        let pushed = pushed.map(Digest::to_bytes).unwrap_or_default();
+        let args = args![repository, store::digests(digests), review_after, pushed];
+        tx.execute(&sql::REVIEW_MANIFESTS, args).await?;
     }
     Ok(())
 }
@@ -174,20 +179,9 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
     for row in tx.all(&sql::LOCK_TAGS_OF, key()).await? {
         tags.insert(row.get::<String>(0)?);
     }
-    let mut dependants = BTreeSet::new();
-    for row in tx.all(&sql::MANIFEST_DEPENDANTS, key()).await? {
-        dependants.insert(store::digest(&row, 0)?);
-    }
-    review(tx, metadata, &repository.id, &dependants).await?;
-    let mut blobs = BTreeSet::new();
-    for row in tx.all(&sql::MANIFEST_BLOBS, key()).await? {
-        blobs.insert(store::digest(&row, 0)?);
-    }
-    if !blobs.is_empty() {
-        let review_after = tx.now().plus(metadata.config.review_after());
-        let args = args![repository.id.as_str(), store::digests(&blobs), review_after];
-        tx.execute(&sql::REVIEW_LINKS, args).await?;
-    }
+    let due = tx.now().plus(metadata.config.review_after());
+    let freed = Dissociated::of(tx, &repository.id, digest).await?;
+    freed.queue(tx, &repository.id, due).await?;
     let Some(row) = tx.optional(&sql::LOCK_MANIFEST, key()).await? else {
         return Err(Error::new(ErrorCode::ManifestUnknown, "there is no such manifest in this repository"));
     };
@@ -197,12 +191,7 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
         let problem = Problem::new(ErrorCode::Held, message);
         return Err(problem.with_detail(serde_json::json!({ "manifest": parent })).into());
     }
-    let mut artifact = event::artifact(access, &repository.id, digest);
-    artifact.media_type = row.get(0)?;
-    artifact.size = store::size(&row, 1)?;
-    artifact.artifact_type = row.get::<Option<String>>(2)?.unwrap_or_default();
-    artifact.subject =
-        store::optional_digest(&row, 3)?.map(|subject| subject.to_string()).unwrap_or_default();
+    let artifact = deleted(access, &repository.id, digest, &row)?;
     // With the manifest's row locked no further tag can come to point to it; one that came before is not locked in order.
     for row in tx.all(&sql::TAGS_OF, key()).await? {
         if !tags.contains(&row.get::<String>(0)?) {
@@ -210,20 +199,36 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
         }
     }
     // Nor can what it holds change; before, another may have pushed it or what lives with it.
-    for row in tx.all(&sql::MANIFEST_DEPENDANTS, key()).await? {
-        if !dependants.contains(&store::digest(&row, 0)?) {
-            return Err(tx.again().into());
-        }
-    }
-    for row in tx.all(&sql::MANIFEST_BLOBS, key()).await? {
-        if !blobs.contains(&store::digest(&row, 0)?) {
-            return Err(tx.again().into());
-        }
+    if !freed.covers(&Dissociated::of(tx, &repository.id, digest).await?) {
+        return Err(tx.again().into());
     }
     for name in tags {
-        let of_tag = berth_proto::events::Artifact { tag: name, ..artifact.clone() };
+        let of_tag = Artifact { tag: name, ..artifact.clone() };
         tag::drop(tx, metadata, access, &repository.id, of_tag).await?;
     }
+    remove(tx, metadata, access, &repository.id, digest, artifact).await
+}
+
+/// What the event of a deletion says; `row` is what the lock on the manifest gave.
+pub(crate) fn deleted(access: &Access, repository: &str, digest: &Digest, row: &Row) -> Result<Artifact> {
+    let mut artifact = event::artifact(access, repository, digest);
+    artifact.media_type = row.get(0)?;
+    artifact.size = store::size(row, 1)?;
+    artifact.artifact_type = row.get::<Option<String>>(2)?.unwrap_or_default();
+    artifact.subject = store::optional_digest(row, 3)?.map(|subject| subject.to_string()).unwrap_or_default();
+    Ok(artifact)
+}
+
+/// Deletes a manifest that is locked and that nothing points to any more, with its event. What it held is in review.
+pub(crate) async fn remove(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    access: &Access,
+    repository: &str,
+    digest: &Digest,
+    artifact: Artifact,
+) -> Result<()> {
+    let key = || args![repository, digest.to_bytes()];
     tx.execute(&sql::DROP_MANIFEST_BLOBS, key()).await?;
     tx.execute(&sql::DROP_MANIFEST_CHILDREN, key()).await?;
     tx.execute(&sql::DROP_MANIFEST, key()).await?;

@@ -98,7 +98,7 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, name
         ));
     };
     let digest = store::digest(&row, 0)?;
-    manifest::review(tx, metadata, &repository.id, &BTreeSet::from([digest])).await?;
+    manifest::review(tx, metadata, &repository.id, &BTreeSet::from([digest]), None).await?;
     let mut artifact = event::artifact(access, &repository.id, &digest);
     artifact.tag = name.to_string();
     drop(tx, metadata, access, &repository.id, artifact).await

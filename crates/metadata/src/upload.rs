@@ -20,7 +20,7 @@ use crate::{
 /// How long an open session lives after its last change.
 const SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long a closed session is remembered, for a repeated request.
-const CLOSED_LIFE: Duration = Duration::from_secs(3600);
+pub(crate) const CLOSED_LIFE: Duration = Duration::from_secs(3600);
 
 /// A session as a client sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -269,7 +269,7 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     let kept = keep_blob(tx, &instance, digest, stored_size, &session).await?;
     if kept != session.object_key {
         let grace = now.plus(metadata.config.object_grace());
-        let args = args![session.store_id.as_str(), session.object_key.as_str(), grace];
+        let args = args![session.store_id.as_str(), session.object_key.as_str(), grace, stored_size];
         tx.execute(&sql::ADD_OBJECT_DELETE, args).await?;
     }
     let args = args![session.repository.as_str(), digest.to_bytes(), instance, now];
@@ -518,7 +518,8 @@ impl Metadata {
                         Engine::Postgres => session.epoch + 1,
                     };
                     let grace = now.plus(metadata.config.object_grace());
-                    let args = args![session.store_id, session.object_key, grace];
+                    let size = store::stored_size(session.size)?;
+                    let args = args![session.store_id, session.object_key, grace, size];
                     tx.execute(&sql::ADD_OBJECT_DELETE, args).await?;
                     let args = args![id, epoch, now, now.plus(CLOSED_LIFE)];
                     tx.execute(&sql::CANCEL_SESSION, args).await?;

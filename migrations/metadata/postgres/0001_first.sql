@@ -146,11 +146,13 @@ CREATE TABLE upload_parts (
 );
 
 -- Review queues: what may have become unneeded, and when to look.
+-- released: its holder went, so being untagged does not keep it: the index of a child, the subject of a referrer.
 CREATE TABLE manifest_review_queue (
     repository_id TEXT COLLATE "C" NOT NULL,
     digest        BYTEA NOT NULL,
     review_after  BIGINT NOT NULL,
     attempts      BIGINT NOT NULL DEFAULT 0,
+    released      BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (repository_id, digest)
 );
 CREATE INDEX manifest_reviews_by_time ON manifest_review_queue (review_after);
@@ -184,6 +186,7 @@ CREATE INDEX repository_reviews_by_time ON repository_review_queue (review_after
 CREATE TABLE object_deletes (
     store_id    TEXT COLLATE "C" NOT NULL,
     object_key  TEXT COLLATE "C" NOT NULL,
+    size        BIGINT NOT NULL DEFAULT 0,
     not_before  BIGINT NOT NULL,
     attempts    BIGINT NOT NULL DEFAULT 0,
     lease_until BIGINT NOT NULL DEFAULT 0,
@@ -218,6 +221,13 @@ CREATE INDEX outbox_dead_letters ON outbox_deliveries (subscriber, event_id) WHE
 
 CREATE TABLE outbox_claims (
     subscriber TEXT COLLATE "C" PRIMARY KEY,
+    holder     TEXT COLLATE "C" NOT NULL,
+    held_until BIGINT NOT NULL
+);
+
+-- Which process does the work that one is enough for.
+CREATE TABLE worker_leases (
+    name       TEXT COLLATE "C" PRIMARY KEY,
     holder     TEXT COLLATE "C" NOT NULL,
     held_until BIGINT NOT NULL
 );

@@ -150,11 +150,13 @@ CREATE TABLE upload_parts (
 ) STRICT, WITHOUT ROWID;
 
 -- Review queues: what may have become unneeded, and when to look.
+-- released: its holder went, so being untagged does not keep it: the index of a child, the subject of a referrer.
 CREATE TABLE manifest_review_queue (
     repository_id TEXT NOT NULL,
     digest        BLOB NOT NULL,
     review_after  INTEGER NOT NULL,
     attempts      INTEGER NOT NULL DEFAULT 0,
+    released      INTEGER NOT NULL DEFAULT 0 CHECK (released IN (0, 1)),
     PRIMARY KEY (repository_id, digest)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX manifest_reviews_by_time ON manifest_review_queue (review_after);
@@ -188,6 +190,7 @@ CREATE INDEX repository_reviews_by_time ON repository_review_queue (review_after
 CREATE TABLE object_deletes (
     store_id    TEXT NOT NULL,
     object_key  TEXT NOT NULL,
+    size        INTEGER NOT NULL DEFAULT 0,
     not_before  INTEGER NOT NULL,
     attempts    INTEGER NOT NULL DEFAULT 0,
     lease_until INTEGER NOT NULL DEFAULT 0,
@@ -222,6 +225,13 @@ CREATE INDEX outbox_dead_letters ON outbox_deliveries (subscriber, event_id) WHE
 
 CREATE TABLE outbox_claims (
     subscriber TEXT PRIMARY KEY,
+    holder     TEXT NOT NULL,
+    held_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Which process does the work that one is enough for.
+CREATE TABLE worker_leases (
+    name       TEXT PRIMARY KEY,
     holder     TEXT NOT NULL,
     held_until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

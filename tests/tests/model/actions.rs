@@ -33,17 +33,17 @@ pub(crate) enum Action {
     Finish { gateway: usize },
     /// The client has its 201.
     Answer { gateway: usize },
-    /// `metadata::collect::forget_sessions`: a closed session's row goes after its time.
+    /// `metadata::collect::forget_closed_sessions`: a closed session's row goes after its time.
     Forget { session: Session },
     /// `metadata::resolve`: a download knows its object.
     Resolve { key: Key },
     /// `blob_store::filesystem::Filesystem::open`: it opens it.
     Read,
-    /// `metadata::collect::claim_object`.
+    /// `metadata::collect::claim_next_object`.
     Claim { key: Key },
     /// `blob_store::filesystem::Filesystem::delete`.
     Delete,
-    /// `metadata::collect::drop_object_row`.
+    /// `metadata::collect::finish_object`.
     DropObjectRow,
     /// Time passes by the floor, or the grace: what was touched before is due, leases are over, the longest operation is.
     Elapse,

@@ -1,11 +1,10 @@
-//! The collector's transactions, precise enough to write `metadata::collect` by. Each statement below is one statement
+//! The collector's transactions, as `metadata::collect` runs them. Each statement below is one statement
 //! of the model; a transaction ends with the last and makes no storage call.
 //!
-//! A worker reads a page of rows with `review_after <= now` (an index scan, no transaction, no lock). Each of them is then
-//! a unit of its own. Nothing that the page said is trusted later: the row is locked and compared again, then what it
-//! names is locked, then what might need it is read again *in a statement after that lock*. Only then something goes.
-//! `NOWAIT`/`SKIP LOCKED` that finds a lock gives the unit up: the transaction is rolled back, the row stays as it is and
-//! comes again (in the code: `attempts + 1` and a minute later, in a transaction of its own).
+//! A worker takes the row of a queue that is due first, past those that somebody holds; each is a unit of its own. Nothing
+//! that was read before a lock is trusted: what the row names is locked, then what might need it is read again *in a
+//! statement after that lock*. Only then something goes. What can't be locked at once is put off (a minute, or the floor
+//! where that is shorter), by the same transaction in the code, by giving way in the model.
 //!
 //! | unit | 1 | 2 | 3 | 4, the end |
 //! |---|---|---|---|---|
@@ -24,9 +23,10 @@
 //!   `manifest_review_queue`: set by whoever deletes a parent, a subject, or releases by retention; cleared by a put;
 //!   otherwise kept by an upsert. Without it a review can't tell a child whose index went from an image that was pushed
 //!   by digest to stay.
-//! - `review_manifest` waits for the queue rows of its dependants. That is safe because it takes them together with its
-//!   own in one ascending sequence, before anything of a later class. Were its own taken first, it and a `put_manifest` of
-//!   two tags would wait for each other.
+//! - `review_manifest` of the model waits for the queue rows of its dependants, which is safe because it takes them
+//!   together with its own in one ascending sequence, before anything of a later class. Were its own taken first, it and a
+//!   `put_manifest` of two tags would wait for each other. The code takes its own first and does not wait: where somebody
+//!   holds the row of a dependant, the review is put off.
 //! - `review_repository` gives a provisional repository that is not empty another delay and keeps its row; it drops the row
 //!   of one that is confirmed. After the lock on the repository it waits for nothing: sessions, links and manifests take a
 //!   key share of that row by their foreign keys, late and out of order.
@@ -72,7 +72,7 @@ impl Statement<'_> {
         }
     }
 
-    /// `metadata::collect::review_manifest`.
+    /// `metadata::collect::review_next_manifest`.
     pub(crate) fn review_manifest(&mut self, repository: Repository, manifest: Manifest) -> Outcome {
         let key = (repository, manifest);
         let own = Lock::ManifestReview(repository, manifest);
@@ -146,7 +146,7 @@ impl Statement<'_> {
         }
     }
 
-    /// `metadata::collect::review_link`.
+    /// `metadata::collect::review_next_link`.
     pub(crate) fn review_link(&mut self, repository: Repository, blob: Blob) -> Outcome {
         let link = (repository, blob);
         let instance = self.world.instance(repository);
@@ -185,7 +185,7 @@ impl Statement<'_> {
         }
     }
 
-    /// `metadata::collect::review_blob`.
+    /// `metadata::collect::review_next_blob`.
     pub(crate) fn review_blob(&mut self, instance: Instance, blob: Blob) -> Outcome {
         let key = (instance, blob);
         match self.step() {
@@ -224,7 +224,7 @@ impl Statement<'_> {
         links.any(|(home, digest)| *digest == blob && self.world.instance(*home) == instance)
     }
 
-    /// `metadata::collect::review_repository`.
+    /// `metadata::collect::review_next_repository`.
     pub(crate) fn review_repository(&mut self, repository: Repository) -> Outcome {
         match self.step() {
             0 => {
@@ -270,7 +270,7 @@ impl Statement<'_> {
             || db.manifests.iter().any(|(home, _)| *home == repository)
     }
 
-    /// `metadata::collect::reap_session`.
+    /// `metadata::collect::reap_next_session`.
     pub(crate) fn reap(&mut self, session: Session) -> Outcome {
         self.lock_now(Lock::Session(session), Mode::Update)?;
         let blind = self.world.is(Break::ReapWithoutCompare);

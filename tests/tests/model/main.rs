@@ -125,7 +125,7 @@ fn the_protocol_holds_in_small_worlds() {
 }
 
 #[test]
-#[ignore = "takes ten minutes"]
+#[ignore = "takes a quarter of an hour"]
 fn long_the_protocol_holds_with_two_collectors() {
     let worlds = World::all().into_iter().map(|world| world.with_collectors(2)).collect();
     check(worlds, Reach { states: 3_000_000, walks: Duration::from_secs(30) });

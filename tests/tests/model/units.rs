@@ -36,15 +36,15 @@ pub(crate) enum Unit {
     HoldBlob { repository: Repository, blob: Blob },
     /// `metadata::blob::Metadata::hold_content` of a manifest, with the read before it.
     HoldManifest { repository: Repository, manifest: Manifest },
-    /// `metadata::collect::review_manifest`.
+    /// `metadata::collect::review_next_manifest`.
     ReviewManifest { repository: Repository, manifest: Manifest },
-    /// `metadata::collect::review_link`.
+    /// `metadata::collect::review_next_link`.
     ReviewLink { repository: Repository, blob: Blob },
-    /// `metadata::collect::review_blob`.
+    /// `metadata::collect::review_next_blob`.
     ReviewBlob { instance: Instance, blob: Blob },
-    /// `metadata::collect::review_repository`.
+    /// `metadata::collect::review_next_repository`.
     ReviewRepository { repository: Repository },
-    /// `metadata::collect::reap_session`.
+    /// `metadata::collect::reap_next_session`.
     Reap { session: Session },
 }
 

@@ -126,7 +126,8 @@ statements! {
     pub(crate) LOCK_LINKS = sqlite "SELECT digest FROM links \
         WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) ORDER BY digest"
         postgres "SELECT digest FROM links WHERE repository_id = $1 AND digest = ANY($2) ORDER BY digest FOR KEY SHARE";
-    pub(crate) ADD_OBJECT_DELETE = "INSERT INTO object_deletes (store_id, object_key, not_before) VALUES ($1, $2, $3) \
+    pub(crate) ADD_OBJECT_DELETE = "INSERT INTO object_deletes (store_id, object_key, not_before, size) \
+        VALUES ($1, $2, $3, $4) \
         ON CONFLICT DO NOTHING";
 
     // Review queues. A review is only ever put off, never brought forward.
@@ -142,12 +143,15 @@ statements! {
         postgres "INSERT INTO link_review_queue AS q (repository_id, digest, review_after) \
         SELECT $1, value, $3 FROM unnest($2::bytea[]) AS value ORDER BY value ON CONFLICT (repository_id, digest) \
         DO UPDATE SET review_after = greatest(q.review_after, excluded.review_after)";
+    // $4 is the one that was pushed: no holder that went speaks against it any more.
     pub(crate) REVIEW_MANIFESTS = sqlite "INSERT INTO manifest_review_queue (repository_id, digest, review_after) \
         SELECT $1, unhex(value), $3 FROM json_each($2) WHERE TRUE ON CONFLICT (repository_id, digest) \
-        DO UPDATE SET review_after = max(review_after, excluded.review_after)"
+        DO UPDATE SET review_after = max(review_after, excluded.review_after), \
+            released = released AND digest <> $4"
         postgres "INSERT INTO manifest_review_queue AS q (repository_id, digest, review_after) \
         SELECT $1, value, $3 FROM unnest($2::bytea[]) AS value ORDER BY value ON CONFLICT (repository_id, digest) \
-        DO UPDATE SET review_after = greatest(q.review_after, excluded.review_after)";
+        DO UPDATE SET review_after = greatest(q.review_after, excluded.review_after), \
+            released = q.released AND q.digest <> $4";
     pub(crate) DROP_LINK_REVIEW = "DELETE FROM link_review_queue WHERE repository_id = $1 AND digest = $2";
     // Rows that are due before $3 move there; the locks come in order.
     pub(crate) LOCK_LINK_REVIEWS = sqlite "SELECT digest FROM link_review_queue \

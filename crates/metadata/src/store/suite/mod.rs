@@ -1,5 +1,7 @@
 //! What metadata promises, checked through its gRPC server on both engines.
 
+mod collection;
+mod collectors;
 mod crowd;
 mod events;
 mod limits;

@@ -10,6 +10,7 @@ on_both_engines!(every_statement_is_prepared);
 async fn every_statement_is_prepared(world: World) {
     assert!(sql::ALL.len() > 80);
     world.database.prepare_all(sql::ALL).await.unwrap();
+    world.database.prepare_all(crate::store::collect_statements::ALL).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

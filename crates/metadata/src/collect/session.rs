@@ -1,0 +1,62 @@
+//! Upload sessions at their end: open ones are reaped, closed ones forgotten.
+
+use std::sync::Arc;
+
+use berth_database::{Engine, TextList, Transaction, args};
+
+use super::Verdict;
+use crate::{
+    Metadata,
+    error::Result,
+    store::{collect_statements as sql, statements},
+    upload::CLOSED_LIFE,
+};
+
+async fn reap(tx: &mut Transaction, metadata: &Metadata) -> Result<Option<Verdict>> {
+    let now = tx.now();
+    let Some(row) = tx.optional(&sql::NEXT_SESSION, args![now]).await? else { return Ok(None) };
+    let id: String = row.get(0)?;
+    // SQLite's leases are in memory.
+    if tx.engine() == Engine::Sqlite
+        && let Some(until) = metadata.leases.live_until(&id, now)
+    {
+        tx.execute(&sql::PUT_OFF_SESSION, args![id, until]).await?;
+        return Ok(Some(Verdict::PutOff));
+    }
+    let (store_id, object_key, size): (String, String, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
+    tx.execute(&sql::REAP_SESSION, args![id, now, now.plus(CLOSED_LIFE)]).await?;
+    // A call to storage may still be on its way; it lands before the object goes.
+    let not_before = now.plus(metadata.config.longest_operation());
+    tx.execute(&statements::ADD_OBJECT_DELETE, args![store_id, object_key, not_before, size]).await?;
+    Ok(Some(Verdict::Deleted))
+}
+
+async fn forget(tx: &mut Transaction) -> Result<u64> {
+    let mut ids = Vec::new();
+    for row in tx.all(&sql::CLOSED_SESSIONS, args![tx.now()]).await? {
+        ids.push(row.get::<String>(0)?);
+    }
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    tx.execute(&sql::DROP_PARTS, args![TextList(ids.clone())]).await?;
+    Ok(tx.execute(&sql::DROP_SESSIONS, args![TextList(ids)]).await?)
+}
+
+impl Metadata {
+    /// Reaps the open session that expired first, once nobody has its lease. Whoever held it finds out at the next word.
+    pub(crate) async fn reap_next_session(&self) -> Result<Option<Verdict>> {
+        let metadata = Arc::new(self.clone());
+        self.database
+            .write("reap_next_session", move |tx| {
+                let metadata = Arc::clone(&metadata);
+                Box::pin(async move { reap(tx, &metadata).await })
+            })
+            .await
+    }
+
+    /// Forgets some closed sessions whose time is over; how many.
+    pub(crate) async fn forget_closed_sessions(&self) -> Result<u64> {
+        self.database.write("forget_closed_sessions", |tx| Box::pin(forget(tx))).await
+    }
+}

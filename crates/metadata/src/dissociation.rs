@@ -1,0 +1,54 @@
+//! What a manifest lets go of when it is deleted, by a client or by collection.
+
+use std::collections::BTreeSet;
+
+use berth_database::{Transaction, args};
+use berth_oci::Digest;
+use berth_service::Timestamp;
+
+use crate::{
+    error::Result,
+    store::{self, collect_statements, statements as sql},
+};
+
+/// The manifests that lived with a manifest, and the blobs that it held.
+#[derive(Clone, Debug)]
+pub(crate) struct Dissociated {
+    /// Its children, and the referrers whose subject it is.
+    pub(crate) dependants: BTreeSet<Digest>,
+    pub(crate) blobs: BTreeSet<Digest>,
+}
+
+impl Dissociated {
+    /// What a manifest holds now.
+    pub(crate) async fn of(tx: &mut Transaction, repository: &str, manifest: &Digest) -> Result<Self> {
+        let key = || args![repository, manifest.to_bytes()];
+        let mut dependants = BTreeSet::new();
+        for row in tx.all(&sql::MANIFEST_DEPENDANTS, key()).await? {
+            dependants.insert(store::digest(&row, 0)?);
+        }
+        let mut blobs = BTreeSet::new();
+        for row in tx.all(&sql::MANIFEST_BLOBS, key()).await? {
+            blobs.insert(store::digest(&row, 0)?);
+        }
+        Ok(Self { dependants, blobs })
+    }
+
+    /// Whether whatever `later` names was here already.
+    pub(crate) fn covers(&self, later: &Self) -> bool {
+        later.dependants.is_subset(&self.dependants) && later.blobs.is_subset(&self.blobs)
+    }
+
+    /// Queues the reviews, in the lock order; before the manifest itself is locked.
+    pub(crate) async fn queue(&self, tx: &mut Transaction, repository: &str, due: Timestamp) -> Result<()> {
+        if !self.dependants.is_empty() {
+            let args = args![repository, store::digests(&self.dependants), due];
+            tx.execute(&collect_statements::RELEASE_MANIFESTS, args).await?;
+        }
+        if !self.blobs.is_empty() {
+            let args = args![repository, store::digests(&self.blobs), due];
+            tx.execute(&sql::REVIEW_LINKS, args).await?;
+        }
+        Ok(())
+    }
+}
