@@ -20,8 +20,9 @@ use berth_service::{Address, Channel};
 use clap::{Args, Subcommand};
 
 use crate::{
-    cli::{ConfigArguments, Failure},
+    arguments::ConfigArguments,
     config::{self, Config},
+    failure::Failure,
     terminal,
 };
 

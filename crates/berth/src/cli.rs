@@ -1,14 +1,16 @@
 //! The command line: what scripts may rely on.
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use berth_service::telemetry::LogFormat;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::{admin, config, migrate, reference, roles::Role, serve, terminal};
-
-/// Exit code of a configuration that can't be used (EX_CONFIG of sysexits).
-const EXIT_CONFIG: u8 = 78;
+use crate::{
+    admin,
+    arguments::{ConfigArguments, ServeArguments},
+    config,
+    failure::Failure,
+    migrate, reference, serve, terminal,
+};
 
 /// An OCI registry for many tenants.
 #[derive(Debug, Parser)]
@@ -42,84 +44,6 @@ enum ConfigCommand {
     /// Print the reference of all keys in Markdown
     #[command(hide = true)]
     Reference,
-}
-
-/// Where the configuration comes from.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ConfigArguments {
-    /// Configuration file in TOML
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Folder for databases, blobs and keys
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ServeArguments {
-    #[command(flatten)]
-    pub(crate) config: ConfigArguments,
-    /// Address of the registry; port 0 picks one
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) listen: Option<String>,
-    /// Address of /healthz, /readyz and /metrics
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) admin_listen: Option<String>,
-    /// Roles of this process; all when absent
-    #[arg(long, value_name = "ROLE", value_delimiter = ',')]
-    pub(crate) role: Vec<Role>,
-    /// Log lines for a person or as JSON
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormatArgument>,
-}
-
-/// The values of `--log-format`.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum LogFormatArgument {
-    Text,
-    Json,
-}
-
-impl From<LogFormatArgument> for LogFormat {
-    fn from(format: LogFormatArgument) -> Self {
-        match format {
-            LogFormatArgument::Text => Self::Text,
-            LogFormatArgument::Json => Self::Json,
-        }
-    }
-}
-
-/// Why a command failed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The configuration can't be used.
-    Config(String),
-    /// Anything else.
-    Other(anyhow::Error),
-}
-
-impl Failure {
-    pub(crate) fn code(&self) -> ExitCode {
-        match self {
-            Self::Config(_) => ExitCode::from(EXIT_CONFIG),
-            Self::Other(_) => ExitCode::FAILURE,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(message) => write!(f, "the configuration can't be used: {message}"),
-            Self::Other(error) => write!(f, "{error:#}"),
-        }
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Other(error)
-    }
 }
 
 /// Reads the command line; usage errors and `--help` have been answered when this fails.

@@ -14,7 +14,8 @@ use figment::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    cli::{ConfigArguments, Failure, ServeArguments},
+    arguments::{ConfigArguments, ServeArguments},
+    failure::Failure,
     roles::Role,
 };
 

@@ -1,8 +1,10 @@
 //! The only binary of Berth. It reads the command line and the configuration, puts the roles together and runs them.
 
 mod admin;
+mod arguments;
 mod cli;
 mod config;
+mod failure;
 mod migrate;
 mod password;
 mod reference;

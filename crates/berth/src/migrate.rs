@@ -4,12 +4,7 @@ use anyhow::Context;
 use berth_database::DataLock;
 use berth_service::Tasks;
 
-use crate::{
-    cli::{ConfigArguments, Failure},
-    config,
-    roles::Role,
-    serve, terminal,
-};
+use crate::{arguments::ConfigArguments, config, failure::Failure, roles::Role, serve, terminal};
 
 /// Migrates and exits.
 pub(crate) async fn run(arguments: &ConfigArguments) -> Result<(), Failure> {

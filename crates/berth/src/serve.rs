@@ -15,8 +15,9 @@ use berth_service::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::{Failure, ServeArguments},
+    arguments::ServeArguments,
     config::{self, Config},
+    failure::Failure,
     password,
     roles::Role,
     terminal,

@@ -11,7 +11,7 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use crate::{
     failure::{Failure, Result},
     names::Name,
-    serve::Request,
+    request::Request,
 };
 
 /// A verified token that opens one path for one action.

@@ -13,8 +13,8 @@ use crate::{
     failure::{Failure, Result},
     manifest::{CONTENT_DIGEST, corrupt, hold, is_match, not_modified},
     names::Name,
+    request::Request,
     resolve::{Wanted, deleted, resolve},
-    serve::Request,
 };
 
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");

@@ -16,6 +16,7 @@ mod metrics;
 mod names;
 mod query;
 mod recall;
+mod request;
 mod resolve;
 mod serve;
 mod settings;
@@ -82,7 +83,7 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let settings = settings::follow(instance_manager.clone(), deps.clock, &deps.background);
-    Gateway::new(serve::Parts {
+    Gateway::new(request::Parts {
         metadata,
         instance_manager,
         blobs: deps.blobs,

@@ -16,8 +16,8 @@ use crate::{
     failure::{Failure, Result},
     names::Name,
     query::Query,
+    request::Request,
     resolve::{Wanted, resolve},
-    serve::Request,
 };
 
 /// The largest page; also the page of a request that names no size.

@@ -20,7 +20,7 @@ use crate::{
     names::Name,
     query::Query,
     resolve::{Wanted, deleted, resolve},
-    serve::Request,
+    request::Request,
 };
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");

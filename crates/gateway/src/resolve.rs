@@ -10,7 +10,7 @@ use crate::{
     failure::{Failure, Result},
     names::Name,
     recall::Key,
-    serve::Request,
+    request::Request,
 };
 
 pub(crate) use resolve_request::Reference as Wanted;

@@ -3,22 +3,16 @@
 
 use std::{
     convert::Infallible,
-    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::body::Body;
-use berth_blobs::Blobs;
 use berth_oci::{ErrorCode, Method, Problem, Route};
-use berth_proto::{
-    instance_manager::instance_manager_client::InstanceManagerClient,
-    metadata::metadata_client::MetadataClient,
-};
-use berth_service::{Channel, Connection, Ids, Tasks};
+use berth_service::Connection;
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts as Head};
 use hyper::body::Incoming;
@@ -27,46 +21,14 @@ use tracing::Instrument;
 use crate::{
     answer, authorise,
     body::Reader,
-    cache::Manifests,
     failure::{Failure, Result},
-    metrics::{Metrics, RequestLabels},
-    recall::Recall,
-    settings::{Instance, Settings, Snapshot},
+    metrics::RequestLabels,
+    request::{Parts, Request, not_allowed},
+    settings::Snapshot,
 };
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Everything a handler may use.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) metadata: MetadataClient<Channel>,
-    pub(crate) instance_manager: InstanceManagerClient<Channel>,
-    pub(crate) blobs: Arc<dyn Blobs>,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) manifests: Manifests,
-    pub(crate) recall: Recall,
-    pub(crate) ids: Ids,
-    pub(crate) tasks: Tasks,
-    pub(crate) metrics: Metrics,
-    pub(crate) upload_idle: Duration,
-    pub(crate) external_url: String,
-}
-
-/// A request whose instance is known, without its body.
-pub(crate) struct Request {
-    pub(crate) parts: Arc<Parts>,
-    pub(crate) head: Head,
-    pub(crate) instance: Instance,
-    /// Scheme and authority under which the client reaches this registry.
-    pub(crate) base_url: String,
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request").field("instance", &self.instance).field("uri", &self.head.uri).finish()
-    }
-}
 
 /// The OCI API as a [`tower::Service`]; cheap to clone.
 #[derive(Clone, Debug)]
@@ -197,12 +159,6 @@ fn methods(route: &Route) -> &'static str {
         Route::Uploads(_) => "POST",
         Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
     }
-}
-
-/// 405, with the methods that the resource has.
-pub(crate) fn not_allowed(methods: &'static str) -> Box<Failure> {
-    Failure::new(ErrorCode::Unsupported, format!("this resource has only {methods}"))
-        .with_header(header::ALLOW, HeaderValue::from_static(methods))
 }
 
 async fn handle(request: &Request, route: Route, body: &mut Reader) -> Result<Response<Body>> {

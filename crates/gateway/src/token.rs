@@ -14,7 +14,7 @@ use crate::{
     failure::{Failure, Result},
     names::Name,
     query::Query,
-    serve::Request,
+    request::Request,
 };
 
 /// The largest form that is read.
@@ -33,7 +33,7 @@ pub(crate) async fn issue(request: &Request, body: &mut Reader) -> Result<Respon
                 .map_err(|_| Failure::new(ErrorCode::RequestInvalid, "the form is not valid UTF-8"))?;
             (Query::parse(Some(text)), true)
         }
-        _ => return Err(crate::serve::not_allowed("GET, POST")),
+        _ => return Err(crate::request::not_allowed("GET, POST")),
     };
     if let Some(service) = query.get("service")
         && !service.is_empty()

@@ -25,7 +25,7 @@ use crate::{
     manifest::CONTENT_DIGEST,
     names::Name,
     query::Query,
-    serve::{Parts, Request},
+    request::{Parts, Request},
 };
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
