@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
 mod mounts;
+mod sessions;
 mod tokens;

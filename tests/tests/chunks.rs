@@ -1,0 +1,51 @@
+//! Many small chunks cost linear bytes and syncs, counted by the store, not by the clock.
+#![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
+
+use berth_testkit::{Client, Content, Deployment, Setting};
+use reqwest::Method;
+
+/// A counter of the process, from its metrics.
+async fn counter(deployment: &Deployment, name: &str) -> u64 {
+    let admin = Client::new(format!("http://{}", deployment.processes()[0].address("admin").unwrap()));
+    let reply = admin.call(Method::GET, "/metrics").send().await.unwrap();
+    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_chunks_of_a_kibibyte_cost_linear_bytes_and_syncs() {
+    const CHUNK: usize = 1024;
+    const CHUNKS: usize = 2000;
+    let deployment = Deployment::builder(Setting::EMBEDDED).start().await.unwrap();
+    let layer = Content::seeded(2000).layer(CHUNK * CHUNKS);
+    let repository = deployment.client().repository("chunks/many");
+    let upload = repository.start_upload().await.unwrap();
+    let mut costs = Vec::new();
+    for half in 0..2 {
+        let before = (
+            counter(&deployment, "berth_blob_store_written_bytes_total").await,
+            counter(&deployment, "berth_blob_store_syncs_total").await,
+        );
+        for number in half * CHUNKS / 2..(half + 1) * CHUNKS / 2 {
+            let start = number * CHUNK;
+            let chunk = layer.bytes.slice(start..start + CHUNK);
+            repository.patch(&upload, Some(start as u64), chunk).await.unwrap().expect(202).unwrap();
+        }
+        let after = (
+            counter(&deployment, "berth_blob_store_written_bytes_total").await,
+            counter(&deployment, "berth_blob_store_syncs_total").await,
+        );
+        costs.push((after.0 - before.0, after.1 - before.1));
+    }
+    assert_eq!(costs[0].0, (CHUNK * CHUNKS / 2) as u64, "every byte is written once");
+    assert_eq!(costs[0], costs[1], "the second thousand costs what the first did");
+    repository
+        .finish(&upload, &layer.digest.to_string(), layer.bytes.slice(..0))
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
+    repository.pull_blob(&layer).await.unwrap();
+}
