@@ -163,7 +163,9 @@ impl Postgres {
                 return Err(error.into());
             }
             if let Connection::Postgres { transaction, .. } = transaction.connection {
+                berth_service::crash::point("database.before_commit");
                 transaction.commit().await.map_err(DatabaseError::from)?;
+                berth_service::crash::point("database.committed");
             }
             return Ok(value);
         }

@@ -301,5 +301,11 @@ async fn run_batch(
             transaction.control("RELEASE unit").await?;
         }
     }
-    transaction.control(if kept == 0 { "ROLLBACK" } else { "COMMIT" }).await
+    if kept == 0 {
+        return transaction.control("ROLLBACK").await;
+    }
+    berth_service::crash::point("database.before_commit");
+    transaction.control("COMMIT").await?;
+    berth_service::crash::point("database.committed");
+    Ok(())
 }

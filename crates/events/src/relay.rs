@@ -186,9 +186,12 @@ impl Relay {
             return Ok(Round::Idle);
         }
         let events: Vec<Event> = due.iter().map(|due| due.event.clone()).collect();
+        berth_service::crash::point("relay.before_delivery");
         match self.deliver(&events).await {
             Ok(()) => {
+                berth_service::crash::point("relay.delivered");
                 self.acknowledge(&events).await?;
+                berth_service::crash::point("relay.marked");
                 Ok(Round::More)
             }
             Err(SinkError::Unavailable(error)) => Ok(self.unavailable(&error)),

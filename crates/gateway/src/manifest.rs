@@ -19,8 +19,8 @@ use crate::{
     failure::{Failure, Result},
     names::Name,
     query::Query,
-    resolve::{Wanted, deleted, resolve},
     request::Request,
+    resolve::{Wanted, deleted, resolve},
 };
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -205,10 +205,12 @@ pub(crate) async fn put(
         payload,
         tags: tags.iter().map(ToString::to_string).collect(),
     };
+    berth_service::crash::point("manifest.before_put");
     // Detached: a client that goes away now must not leave the push half done.
     let mut metadata = request.parts.metadata.clone();
     let answered = request.parts.tasks.detach(async move { metadata.put_manifest(wanted).await }).await;
     let answered = answered.map_err(corrupt)?.map_err(|status| grant.refused(request, status))?.into_inner();
+    berth_service::crash::point("manifest.stored");
     let mut response = answer::empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, answer::value(format!("/v2/{}/manifests/{digest}", name.asked)));
@@ -257,6 +259,7 @@ pub(crate) async fn delete(request: &Request, name: &Name, reference: &Reference
     let access = Some(grant.access());
     let mut metadata = request.parts.metadata.clone();
     let wanted = reference.clone();
+    berth_service::crash::point("delete.before");
     let answered = request.parts.tasks.detach(async move {
         match wanted {
             Reference::Tag(tag) => {
@@ -270,6 +273,7 @@ pub(crate) async fn delete(request: &Request, name: &Name, reference: &Reference
         }
     });
     answered.await.map_err(corrupt)?.map_err(|status| grant.refused(request, status))?;
+    berth_service::crash::point("delete.done");
     if let Reference::Digest(digest) = reference {
         deleted(request, &grant, *digest, false);
     }

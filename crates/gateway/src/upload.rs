@@ -56,6 +56,7 @@ pub(crate) async fn start(request: &Request, name: &Name, body: &mut Reader) -> 
         access: Some(grant.access()),
         algorithm: algorithm.map(|algorithm| algorithm.to_string()).unwrap_or_default(),
     };
+    berth_service::crash::point("upload.before_start");
     let upload = request
         .parts
         .metadata
@@ -64,6 +65,7 @@ pub(crate) async fn start(request: &Request, name: &Name, body: &mut Reader) -> 
         .await
         .map_err(|status| grant.refused(request, status))?
         .into_inner();
+    berth_service::crash::point("upload.started");
     match whole {
         None => Ok(session(StatusCode::ACCEPTED, name, &upload)),
         Some(digest) => {
@@ -156,6 +158,7 @@ pub(crate) async fn patch(
         Ok::<_, Box<Failure>>(parts.metadata.clone().end_append(wanted).await?.into_inner())
     });
     let upload = joined(done.await).map_err(|failure| located(name, id, failure))?;
+    berth_service::crash::point("append.recorded");
     Ok(session(StatusCode::ACCEPTED, name, &upload))
 }
 
@@ -375,6 +378,7 @@ impl Append {
 
     async fn take_in(&self, reader: &mut Reader) -> Result<Written> {
         let mut writer = self.open().await?;
+        berth_service::crash::point("append.opened");
         let start = writer.offset();
         let mut recorded = start;
         let mut recorded_at = Instant::now();
@@ -400,7 +404,9 @@ impl Append {
             let message = "the body is shorter than announced; nothing of it was kept";
             return Err(Failure::new(ErrorCode::SizeInvalid, message));
         }
-        Ok(writer.sync().await?)
+        let written = writer.sync().await?;
+        berth_service::crash::point("append.synced");
+        Ok(written)
     }
 
     async fn open(&self) -> Result<Box<dyn BlobWriter>> {
@@ -422,6 +428,7 @@ impl Append {
 
     async fn checkpoint(&self, writer: &mut dyn BlobWriter) -> Result<u64> {
         let written = writer.sync().await?;
+        berth_service::crash::point("append.checkpoint_synced");
         let wanted = CheckpointRequest {
             upload_id: self.lease.upload_id.clone(),
             epoch: self.lease.epoch,
@@ -429,6 +436,7 @@ impl Append {
             hash_state: written.hash_state.into(),
         };
         self.parts.metadata.clone().checkpoint(wanted).await?;
+        berth_service::crash::point("append.checkpointed");
         Ok(written.offset)
     }
 
@@ -436,6 +444,7 @@ impl Append {
     async fn cut(&self, mut writer: Box<dyn BlobWriter>) -> Box<Failure> {
         let recorded = async {
             let written = writer.sync().await?;
+            berth_service::crash::point("append.cut_synced");
             let wanted = EndAppendRequest {
                 upload_id: self.lease.upload_id.clone(),
                 epoch: self.lease.epoch,
@@ -447,6 +456,7 @@ impl Append {
         if let Err(failure) = recorded.await {
             tracing::debug!(cause = %failure.problem, "what came of a cut body was not recorded");
         }
+        berth_service::crash::point("append.cut_recorded");
         Failure::new(ErrorCode::BlobUploadInvalid, "the body was cut; ask for the upload's state and go on")
             .closing()
     }
@@ -480,7 +490,9 @@ impl Append {
             digest: digest.to_string(),
             size: written.offset,
         };
+        berth_service::crash::point("finish.verified");
         self.parts.metadata.clone().commit_upload(wanted).await?;
+        berth_service::crash::point("finish.committed");
         Ok(())
     }
 }

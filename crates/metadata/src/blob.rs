@@ -46,6 +46,7 @@ async fn mount(tx: &mut Transaction, input: &Mount) -> Result<bool> {
     queue_reviews(tx, &instance, &repository.id, digest, review_after).await?;
     // The foreign key takes the blob's row; if the last link went meanwhile, the unit runs again and finds nothing.
     tx.execute(&sql::ADD_LINK, args![repository.id, digest.to_bytes(), instance, now]).await?;
+    berth_service::crash::point("mount_blob.before_commit");
     Ok(true)
 }
 
@@ -68,6 +69,7 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
         return Err(problem.with_detail(serde_json::json!({ "manifest": holder })).into());
     }
     tx.execute(&sql::DROP_LINK, key()).await?;
+    berth_service::crash::point("delete_blob.before_commit");
     Ok(())
 }
 
@@ -98,12 +100,15 @@ impl Metadata {
             return Ok(false);
         }
         let input = Arc::new(Mount { metadata: self.clone(), maker: self.maker(), access, digest, readable });
-        self.database
+        let mounted = self
+            .database
             .write("mount_blob", move |tx| {
                 let input = Arc::clone(&input);
                 Box::pin(async move { mount(tx, &input).await })
             })
-            .await
+            .await;
+        berth_service::crash::point("mount_blob.committed");
+        mounted
     }
 
     /// Drops a link that no manifest of the repository holds.
@@ -114,7 +119,9 @@ impl Metadata {
                 let input = Arc::clone(&input);
                 Box::pin(async move { delete(tx, &input.0, &input.1, &digest).await })
             })
-            .await
+            .await?;
+        berth_service::crash::point("delete_blob.committed");
+        Ok(())
     }
 
     /// Puts off the reviews of what a pusher has just seen, where they are due before the floor. Looks again after that:

@@ -88,11 +88,13 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
         args.push(view.artifact_type.as_deref().into());
         tx.execute(&sql::UPDATE_MEDIA_TYPE, args).await?;
     }
+    berth_service::crash::point("put_manifest.added");
     for name in &input.tags {
         let mut artifact = input.artifact(&repository.id);
         artifact.tag = name.to_string();
         tag::point(tx, metadata, access, &repository.id, name, before.get(name), digest, artifact).await?;
     }
+    berth_service::crash::point("put_manifest.before_commit");
     Ok(())
 }
 
@@ -234,7 +236,9 @@ pub(crate) async fn remove(
     tx.execute(&sql::DROP_MANIFEST, key()).await?;
     // Its own review may stay: whoever comes to it finds nothing to do.
     let sequence = tx.sequence(event::SEQUENCE).await?;
-    metadata.journal.write(tx, Kind::Deleted, access, sequence, artifact).await
+    metadata.journal.write(tx, Kind::Deleted, access, sequence, artifact).await?;
+    berth_service::crash::point("delete_manifest.before_commit");
+    Ok(())
 }
 
 fn invalid(error: &ManifestError) -> Problem {
@@ -284,6 +288,7 @@ impl Metadata {
                 Box::pin(async move { put(tx, &input).await })
             })
             .await?;
+        berth_service::crash::point("put_manifest.committed");
         self.nudge.nudge();
         Ok(pushed)
     }
@@ -297,6 +302,7 @@ impl Metadata {
                 Box::pin(async move { delete(tx, &input.0, &input.1, &digest).await })
             })
             .await?;
+        berth_service::crash::point("delete_manifest.committed");
         self.nudge.nudge();
         Ok(())
     }

@@ -101,7 +101,9 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, name
     manifest::review(tx, metadata, &repository.id, &BTreeSet::from([digest]), None).await?;
     let mut artifact = event::artifact(access, &repository.id, &digest);
     artifact.tag = name.to_string();
-    drop(tx, metadata, access, &repository.id, artifact).await
+    drop(tx, metadata, access, &repository.id, artifact).await?;
+    berth_service::crash::point("delete_tag.before_commit");
+    Ok(())
 }
 
 impl Metadata {
@@ -114,6 +116,7 @@ impl Metadata {
                 Box::pin(async move { delete(tx, &input.0, &input.1, &input.2).await })
             })
             .await?;
+        berth_service::crash::point("delete_tag.committed");
         self.nudge.nudge();
         Ok(())
     }

@@ -228,6 +228,7 @@ async fn start(tx: &mut Transaction, input: &Start) -> Result<()> {
         now.plus(SESSION_LIFE),
     ];
     tx.execute(&sql::ADD_SESSION, args).await?;
+    berth_service::crash::point("start_upload.before_commit");
     Ok(())
 }
 
@@ -267,6 +268,7 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     queue_reviews(tx, &instance, &session.repository, digest, now.plus(metadata.config.review_after()))
         .await?;
     let kept = keep_blob(tx, &instance, digest, stored_size, &session).await?;
+    berth_service::crash::point("commit_upload.blob_kept");
     if kept != session.object_key {
         let grace = now.plus(metadata.config.object_grace());
         let args = args![session.store_id.as_str(), session.object_key.as_str(), grace, stored_size];
@@ -276,6 +278,7 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     tx.execute(&sql::ADD_LINK, args).await?;
     let args = args![upload.to_string(), digest.to_bytes(), stored_size, now, now.plus(CLOSED_LIFE)];
     tx.execute(&sql::COMMIT_SESSION, args).await?;
+    berth_service::crash::point("commit_upload.before_commit");
     Ok(())
 }
 
@@ -329,6 +332,7 @@ impl Metadata {
                 Box::pin(async move { start(tx, &input).await })
             })
             .await?;
+        berth_service::crash::point("start_upload.committed");
         Ok(Upload { id, offset: 0, algorithm })
     }
 
@@ -356,10 +360,12 @@ impl Metadata {
 
     /// Takes the lease of a session, from a live holder too, if the client goes on where the session stands.
     pub(crate) async fn begin_append(&self, request: Append) -> Result<Lease> {
-        match self.database.engine() {
+        let lease = match self.database.engine() {
             Engine::Sqlite => self.begin_append_in_memory(request).await,
             Engine::Postgres => self.begin_append_in_row(request).await,
-        }
+        };
+        berth_service::crash::point("begin_append.leased");
+        lease
     }
 
     async fn begin_append_in_memory(&self, request: Append) -> Result<Lease> {
@@ -435,6 +441,7 @@ impl Metadata {
     pub(crate) async fn end_append(&self, progress: Progress) -> Result<Upload> {
         let (id, offset, epoch) = (progress.upload, progress.offset, progress.epoch);
         let (_, algorithm) = self.advance(progress, false).await?;
+        berth_service::crash::point("advance_upload.committed");
         self.leases.release(&id.to_string(), epoch);
         Ok(Upload { id, offset, algorithm })
     }
@@ -461,6 +468,7 @@ impl Metadata {
                         ];
                         if let Some(row) = tx.optional(&sql::ADVANCE_SESSION, args).await? {
                             leases.renew(&id, progress.epoch, now);
+                            berth_service::crash::point("advance_upload.before_commit");
                             return Ok((until, row.get::<String>(0)?.parse().ok()));
                         }
                     }
@@ -491,6 +499,7 @@ impl Metadata {
                 Box::pin(async move { commit(tx, &input).await })
             })
             .await?;
+        berth_service::crash::point("commit_upload.committed");
         self.leases.release(&upload.to_string(), epoch);
         Ok(())
     }
@@ -523,10 +532,12 @@ impl Metadata {
                     tx.execute(&sql::ADD_OBJECT_DELETE, args).await?;
                     let args = args![id, epoch, now, now.plus(CLOSED_LIFE)];
                     tx.execute(&sql::CANCEL_SESSION, args).await?;
+                    berth_service::crash::point("cancel_upload.before_commit");
                     Ok::<_, Error>(epoch)
                 })
             })
             .await?;
+        berth_service::crash::point("cancel_upload.committed");
         self.leases.release(&upload.to_string(), raised);
         Ok(())
     }

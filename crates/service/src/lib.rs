@@ -3,6 +3,7 @@
 
 mod channel;
 mod clock;
+pub mod crash;
 mod health;
 mod ids;
 mod listener;

@@ -31,7 +31,7 @@ pub fn binary() -> PathBuf {
 pub struct Berth {
     name: String,
     arguments: Vec<String>,
-    environment: Vec<(String, String)>,
+    environment: Mutex<Vec<(String, String)>>,
     running: Mutex<Option<Running>>,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -46,6 +46,7 @@ impl Berth {
     /// A process that is described, not started: `berth` with these arguments, and no password given but by this
     /// environment.
     pub fn new(name: impl Into<String>, arguments: Vec<String>, environment: Vec<(String, String)>) -> Self {
+        let environment = Mutex::new(environment);
         Self { name: name.into(), arguments, environment, running: Mutex::new(None), log: Arc::default() }
     }
 
@@ -61,9 +62,16 @@ impl Berth {
 
     /// The same with another environment variable, for the next start.
     #[must_use]
-    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.environment.push((name.into(), value.into()));
+    pub fn with_env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.set_env(name, Some(value.into()));
         self
+    }
+
+    /// Sets an environment variable, or takes it away, from the next start on.
+    pub fn set_env(&self, name: impl Into<String>, value: Option<String>) {
+        let (name, mut environment) = (name.into(), self.environment.lock().unwrap());
+        environment.retain(|(known, _)| *known != name);
+        environment.extend(value.map(|value| (name, value)));
     }
 
     /// The name in messages.
@@ -95,7 +103,7 @@ impl Berth {
         let mut child = Command::new(&program)
             .args(&self.arguments)
             .env_remove("BERTH_ADMIN_PASSWORD")
-            .envs(self.environment.iter().cloned())
+            .envs(self.environment.lock().unwrap().iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

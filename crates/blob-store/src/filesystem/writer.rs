@@ -53,12 +53,14 @@ impl Store {
             .map_err(|error| BlobsError::io("open an object", error.into()))?;
         let file = File::from(file);
         self.epochs.mark(&file, open.epoch)?;
+        berth_service::crash::point("object.opened");
         let found = file.metadata().map_err(|error| BlobsError::io("look at an object", error))?.len();
         if found < open.offset {
             return Err(BlobsError::Short { expected: open.offset, found });
         }
         if found > open.offset {
             file.set_len(open.offset).map_err(|error| BlobsError::io("cut an object", error))?;
+            berth_service::crash::point("object.cut");
         }
         *file_of_slot = Some(file);
         drop(file_of_slot);
@@ -156,7 +158,9 @@ fn step(
     let mut file_of_slot = slot.lock();
     let Some(file) = file_of_slot.as_ref() else { return Err(BlobsError::Stale) };
     let length = batch.length;
+    berth_service::crash::point("object.before_write");
     let mut outcome = batch.write(file, offset).map_err(|error| BlobsError::io("write an object", error));
+    berth_service::crash::point("object.written");
     if let (Ok(()), Then::Sync(new_entry)) = (&outcome, then) {
         outcome = sync(store, file, new_entry.as_deref());
     }
@@ -176,12 +180,14 @@ fn step(
 
 fn sync(store: &Store, file: &File, new_entry: Option<&str>) -> Result<(), BlobsError> {
     file.sync_data().map_err(|error| BlobsError::io("sync an object", error))?;
+    berth_service::crash::point("object.data_synced");
     if let Some(folder) = new_entry {
         store
             .folders
             .sync_new_entry(&store.root, folder)
             .map_err(|error| BlobsError::io("sync a folder", error.into()))?;
     }
+    berth_service::crash::point("object.synced");
     store.metrics.syncs.inc();
     Ok(())
 }

@@ -331,7 +331,8 @@ impl Store {
 
     /// Records events, each once; returns how many were new.
     pub(crate) async fn record(&self, rows: Vec<AuditRow>) -> Result<u64, Error> {
-        self.database
+        let new = self
+            .database
             .write("record_audit", move |tx| {
                 let rows = rows.clone();
                 Box::pin(async move {
@@ -352,10 +353,13 @@ impl Store {
                         ];
                         new += tx.execute(&sql::INSERT_AUDIT, values).await?;
                     }
-                    Ok(new)
+                    berth_service::crash::point("audit.before_commit");
+                    Ok::<_, Error>(new)
                 })
             })
-            .await
+            .await?;
+        berth_service::crash::point("audit.committed");
+        Ok(new)
     }
 
     /// Audit entries of an instance after an event, by event id.

@@ -1,0 +1,229 @@
+//! T1: a push is cut short at a crash point of the built binary, and what was answered before must be there after a
+//! restart, byte for byte; what was not is absent or complete; the same push then succeeds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends with what can't be had, and says what it did for whoever has to repeat it"
+)]
+
+mod push;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    hash::{BuildHasher as _, RandomState},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use berth_service::crash::POINTS;
+use berth_testkit::{Content, Deployment, Engine, Layout, Setting, eventually};
+
+use push::{Push, Survived};
+
+/// Deaths in one deployment, in order: the point and the process.
+struct Plan {
+    setting: Setting,
+    deaths: Vec<(&'static str, &'static str)>,
+}
+
+/// The process that a point is in, where roles are apart.
+fn role_of(point: &str) -> &'static str {
+    match point.split('.').next().unwrap() {
+        "upload" | "append" | "finish" | "manifest" | "delete" => "gateway-1",
+        "object" => "blob-store",
+        "audit" => "instance-manager",
+        _ => "metadata",
+    }
+}
+
+/// How often one push reaches a point for certain, at least: the death is at one of those times.
+fn least_times(point: &str) -> u64 {
+    match point {
+        "upload.before_start"
+        | "upload.started"
+        | "start_upload.before_commit"
+        | "start_upload.committed" => 20,
+        "append.opened" | "append.synced" | "begin_append.leased" => 20,
+        "append.recorded" | "advance_upload.before_commit" | "advance_upload.committed" => 8,
+        "finish.verified" | "finish.committed" => 20,
+        "object.opened" | "object.before_write" | "object.written" => 20,
+        "object.data_synced" | "object.synced" => 20,
+        "commit_upload.blob_kept" | "commit_upload.before_commit" | "commit_upload.committed" => 20,
+        "manifest.before_put" | "manifest.stored" => 2,
+        "put_manifest.added" | "put_manifest.before_commit" | "put_manifest.committed" => 2,
+        "delete.before" | "delete.done" => 2,
+        "database.before_commit" | "database.committed" => 40,
+        _ => 1,
+    }
+}
+
+fn shuffled(points: impl IntoIterator<Item = &'static str>, random: &mut Content) -> Vec<&'static str> {
+    let mut left: Vec<_> = points.into_iter().collect();
+    let mut mixed = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let index = random.below(left.len() as u64) as usize;
+        mixed.push(left.swap_remove(index));
+    }
+    mixed
+}
+
+/// Half of the deaths in one process on SQLite, half with roles apart on PostgreSQL, each role in its turn; no point
+/// twice before every one was the victim's.
+fn plans(runs: usize, random: &mut Content) -> [Plan; 2] {
+    let roles = ["gateway-1", "metadata", "blob-store", "instance-manager"];
+    let mut used = HashSet::new();
+    let mut queues: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
+    let mut apart = Vec::new();
+    for role in roles.iter().cycle().take(runs / 2) {
+        let queue = queues.entry(role).or_default();
+        if queue.is_empty() {
+            *queue = shuffled(POINTS.iter().copied().filter(|point| role_of(point) == *role), random);
+        }
+        let point = queue.pop().unwrap();
+        used.insert(point);
+        apart.push((point, *role));
+    }
+    let fresh = shuffled(POINTS.iter().copied().filter(|point| !used.contains(point)), random);
+    let mut together = fresh;
+    while together.len() < runs - apart.len() {
+        together.extend(shuffled(POINTS.iter().copied(), random));
+    }
+    together.truncate(runs - apart.len());
+    [
+        Plan {
+            setting: Setting::EMBEDDED,
+            deaths: together.into_iter().map(|point| (point, "berth")).collect(),
+        },
+        Plan { setting: Setting::new(Layout::RolesApart, Engine::Postgres), deaths: apart },
+    ]
+}
+
+/// One deployment, and what it went through.
+struct Trial {
+    deployment: Deployment,
+    seed: u64,
+    survived: Vec<Survived>,
+}
+
+impl Trial {
+    /// Ends a process as an operator would, and starts it with a crash point armed.
+    async fn arm(&self, victim: &str, point: &str, nth: u64) {
+        let process = self.deployment.process(victim);
+        process.terminate();
+        process.wait_exit(Duration::from_secs(30)).await.unwrap();
+        process.set_env("BERTH_CRASH_POINTS", Some(format!("{point}:{nth}")));
+        self.deployment.restart(victim).await.unwrap();
+        process.set_env("BERTH_CRASH_POINTS", None);
+    }
+
+    async fn run(&mut self, number: usize, point: &str, victim: &str) {
+        let mut random = Content::seeded(self.seed.wrapping_add(number as u64));
+        let nth = 1 + random.below(least_times(point));
+        let what = format!("run {number}, {victim} dies at {point}, time {nth}");
+        let big = number == 0 || point.starts_with("append.checkpoint");
+        let mut push = Push::new(format!("crash/run-{number}"), &mut random, big);
+        push.prepare(&self.deployment.client()).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        self.arm(victim, point, nth).await;
+        let began = Instant::now();
+        let outcome = push.run(&self.deployment.client()).await;
+        let process = self.deployment.process(victim);
+        // Events are on their way after the last answer, and a relay may first have to wait for a dead one's lease.
+        let status = process.wait_exit(Duration::from_secs(30)).await;
+        let status =
+            status.unwrap_or_else(|error| panic!("{what}: no death; the push: {outcome:?}\n{error:#}"));
+        assert!(!status.success(), "{what}: it ended with {status}");
+        let died = began.elapsed();
+        self.deployment.restart(victim).await.unwrap();
+        let client = self.deployment.client();
+        push.check(&client).await.unwrap_or_else(|error| panic!("{what}, after it: {error:#}"));
+        let again = push.run(&client).await;
+        again.unwrap_or_else(|error| panic!("{what}, the same push again: {error:#}"));
+        push.check(&client).await.unwrap_or_else(|error| panic!("{what}, at its end: {error:#}"));
+        self.survived.push(push.survived());
+        eprintln!("{what}: after {} ms, whole in {} ms", died.as_millis(), began.elapsed().as_millis());
+    }
+
+    /// With everything up again: all content of all runs, and each change of a tag or manifest once in the audit trail.
+    async fn finish(&self) {
+        let client = self.deployment.client();
+        for push in &self.survived {
+            push.pull(&client).await.unwrap_or_else(|error| panic!("{}: {error:#}", push.repository()));
+        }
+        let wanted: BTreeMap<String, usize> = self.survived.iter().flat_map(Survived::events).collect();
+        let seen = eventually("every change is in the audit trail", || async {
+            let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+            for entry in self.deployment.audit().await.ok()? {
+                let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+                let about = if text("tag").is_empty() { text("digest") } else { text("tag") };
+                *seen.entry(format!("{} {} {about}", text("type"), text("repository"))).or_default() += 1;
+            }
+            wanted.keys().all(|key| seen.get(key) >= wanted.get(key)).then_some(seen)
+        });
+        let seen = seen.await.unwrap_or_else(|error| panic!("{error:#}: {wanted:?}"));
+        for (change, times) in &wanted {
+            assert_eq!(seen.get(change), Some(times), "{change}");
+        }
+    }
+}
+
+async fn trial(plan: Plan, seed: u64, log: &Path) {
+    let deployment = Deployment::builder(plan.setting)
+        .with_env("BERTH_CRASH_LOG", log.display().to_string())
+        .start()
+        .await
+        .unwrap();
+    let mut trial = Trial { deployment, seed, survived: Vec::new() };
+    for (number, (point, victim)) in plan.deaths.into_iter().enumerate() {
+        trial.run(number, point, victim).await;
+    }
+    trial.finish().await;
+}
+
+/// The points of the log that were reached, and those at which a process died, in order.
+fn read(log: &PathBuf) -> (BTreeSet<String>, Vec<String>) {
+    let (mut reached, mut died) = (BTreeSet::new(), Vec::new());
+    for line in std::fs::read_to_string(log).unwrap().lines() {
+        match line.split_once(' ').unwrap() {
+            (point, "died") => died.push(point.to_owned()),
+            (point, _) => {
+                reached.insert(point.to_owned());
+            }
+        }
+    }
+    (reached, died)
+}
+
+async fn deaths(runs: usize) {
+    let seed = match std::env::var("BERTH_SEED") {
+        Ok(seed) => seed.parse().expect("BERTH_SEED is a number"),
+        Err(_) => RandomState::new().hash_one("seed") >> 16,
+    };
+    eprintln!("BERTH_SEED={seed}");
+    let folder = tempfile::tempdir().unwrap();
+    let logs = ["together", "apart"].map(|name| folder.path().join(name));
+    let [together, apart] = plans(runs, &mut Content::seeded(seed));
+    tokio::join!(
+        trial(together, seed.wrapping_mul(2), &logs[0]),
+        trial(apart, seed.wrapping_mul(2).wrapping_add(1 << 32), &logs[1])
+    );
+    let (mut reached, mut died) = read(&logs[0]);
+    let (also_reached, also_died) = read(&logs[1]);
+    reached.extend(also_reached);
+    died.extend(also_died);
+    assert_eq!(died.len(), runs, "each run has one death");
+    let at: BTreeSet<_> = died.iter().collect();
+    assert_eq!(at.len(), runs.min(POINTS.len()), "deaths at different points");
+    let never: Vec<_> = POINTS.iter().filter(|point| !reached.contains(**point)).collect();
+    assert!(never.is_empty(), "points that were never reached: {never:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t1_nothing_acknowledged_is_lost_in_20_crashes() {
+    deaths(20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the long form: some minutes"]
+async fn long_t1_nothing_acknowledged_is_lost_in_200_crashes() {
+    deaths(200).await;
+}
