@@ -244,7 +244,9 @@ impl Collector {
     pub(crate) async fn delete_next_object(&self) -> Result<bool> {
         let Some(blobs) = &self.blobs else { return Ok(false) };
         let Some(claimed) = self.metadata.claim_next_object().await? else { return Ok(false) };
+        berth_service::crash::point("collect_object.claimed");
         let outcome = delete(&**blobs, &claimed).await;
+        berth_service::crash::point("collect_object.deleted");
         let verdict = match &outcome {
             Ok(()) => {
                 self.metrics.freed.inc_by(claimed.size);
@@ -258,6 +260,7 @@ impl Collector {
         };
         self.metrics.count(Queue::Object, verdict);
         self.metadata.finish_object(claimed, outcome).await?;
+        berth_service::crash::point("collect_object.finished");
         Ok(true)
     }
 

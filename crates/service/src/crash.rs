@@ -29,6 +29,9 @@ pub const POINTS: &[&str] = &[
     "object.written",
     "object.data_synced",
     "object.synced",
+    "object.before_unlink",
+    "object.unlinked",
+    "object.unlink_synced",
     // Metadata: within each unit of work, at its end, and between its commit and the answer.
     "start_upload.before_commit",
     "start_upload.committed",
@@ -51,6 +54,10 @@ pub const POINTS: &[&str] = &[
     "delete_tag.committed",
     "delete_manifest.before_commit",
     "delete_manifest.committed",
+    // Metadata's collector: an object that nothing names, between its claim, its end and the end of its row.
+    "collect_object.claimed",
+    "collect_object.deleted",
+    "collect_object.finished",
     // The database: around COMMIT itself, of any unit of any service.
     "database.before_commit",
     "database.committed",

@@ -160,13 +160,16 @@ impl Store {
         if let Some(writer) = self.epochs.bury(key) {
             writer.close();
         }
+        berth_service::crash::point("object.before_unlink");
         match rustix::fs::unlinkat(&self.root, path_of(key), AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(failed("delete an object")(error)),
         }
+        berth_service::crash::point("object.unlinked");
         // Its row is gone after this call: were the entry to come back after a power loss, nothing would find it.
         self.folders.sync(&self.root, &folders::folder_of(key)).map_err(failed("sync a folder"))?;
+        berth_service::crash::point("object.unlink_synced");
         self.metrics.deletes.inc();
         Ok(())
     }
