@@ -12,8 +12,8 @@ use berth_proto::{
         instance_manager_client::InstanceManagerClient,
     },
     metadata::{
-        CollectNowRequest, CollectionStatusRequest, SetRepositoryVisibilityRequest,
-        metadata_client::MetadataClient,
+        CollectNowRequest, CollectionStatusRequest, ScrubNowRequest, ScrubStatusRequest,
+        SetRepositoryVisibilityRequest, metadata_client::MetadataClient,
     },
 };
 use berth_service::{Address, Channel};
@@ -78,6 +78,19 @@ enum AdminCommand {
         #[command(subcommand)]
         command: CollectionCommand,
     },
+    /// Look at the comparison of rows and bytes, or begin one
+    Scrub {
+        #[command(subcommand)]
+        command: ScrubCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ScrubCommand {
+    /// Print how far the newest pass is, and what it has found
+    Status,
+    /// Begin a pass at the usual pace
+    Now,
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,7 +130,7 @@ impl Registry {
     }
 }
 
-fn said(status: &tonic::Status) -> anyhow::Error {
+pub(crate) fn said(status: &tonic::Status) -> anyhow::Error {
     anyhow!("{}", berth_proto::from_status(status).message)
 }
 
@@ -207,6 +220,49 @@ async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
             });
             terminal::line(&line.to_string());
         }
+        AdminCommand::Scrub { command: ScrubCommand::Now } => {
+            let asked = registry.metadata.scrub_now(ScrubNowRequest { unpaced: false }).await;
+            let number = asked.map_err(|status| said(&status))?.into_inner().number;
+            terminal::line(&format!("pass {number} runs"));
+        }
+        AdminCommand::Scrub { command: ScrubCommand::Status } => scrub_status(&mut registry).await?,
     }
     Ok(())
+}
+
+async fn scrub_status(registry: &mut Registry) -> Result<()> {
+    let mut findings_after = 0;
+    loop {
+        let asked = registry.metadata.scrub_status(ScrubStatusRequest { findings_after }).await;
+        let status = asked.map_err(|status| said(&status))?.into_inner();
+        for finding in &status.findings {
+            findings_after = finding.number;
+            let line = serde_json::json!({
+                "kind": finding.kind,
+                "digest": finding.digest,
+                "object": finding.object_key,
+            });
+            terminal::line(&line.to_string());
+        }
+        if status.more {
+            continue;
+        }
+        if let Some(pass) = status.pass {
+            let line = serde_json::json!({
+                "pass": pass.number,
+                "phase": pass.phase,
+                "started_at": pass.started_at,
+                "ended_at": pass.ended_at,
+                "blobs": pass.blobs,
+                "manifests": pass.manifests,
+                "objects": pass.objects,
+                "bytes": pass.bytes,
+                "damaged": pass.damaged,
+                "orphans": pass.orphans,
+                "waits_for": pass.waits_for,
+            });
+            terminal::line(&line.to_string());
+        }
+        return Ok(());
+    }
 }

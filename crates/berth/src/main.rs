@@ -11,6 +11,7 @@ mod reference;
 mod roles;
 mod serve;
 mod terminal;
+mod verify;
 
 use std::process::ExitCode;
 

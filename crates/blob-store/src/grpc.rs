@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use berth_blobs::{BlobWriter, Blobs, BlobsError, ObjectRef, STEP_BYTES, WriteOpen};
+use berth_blobs::{BlobWriter, Blobs, BlobsError, MAX_LISTED, ObjectRef, STEP_BYTES, WriteOpen};
 use berth_oci::{ByteRange, ErrorCode, Problem};
 use berth_proto::{
     blob_store::{
-        DeleteRequest, DeleteResponse, ReadRequest, ReadResponse, RehashRequest, RehashResponse,
-        WriteRequest, WriteResponse, blob_store_server::BlobStore, write_request::Step,
+        DeleteRequest, DeleteResponse, ListRequest, ListResponse, ListedObject, ReadRequest, ReadResponse,
+        RehashRequest, RehashResponse, WriteRequest, WriteResponse, blob_store_server::BlobStore,
+        write_request::Step,
     },
     parse, to_status,
 };
@@ -154,5 +155,21 @@ impl BlobStore for Grpc {
         let key = parse("key", &request.key).map_err(to_status)?;
         self.blobs.delete(&request.store_id, &key).await.map_err(refuse)?;
         Ok(Response::new(DeleteResponse {}))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let request = request.into_inner();
+        let after = match request.after.as_str() {
+            "" => None,
+            text => Some(parse("after", text).map_err(to_status)?),
+        };
+        let limit = usize::try_from(request.limit).unwrap_or(MAX_LISTED).min(MAX_LISTED);
+        let page = self.blobs.list(&request.store_id, after.as_ref(), limit).await.map_err(refuse)?;
+        let objects = page.into_iter().map(|listed| ListedObject {
+            key: listed.key.to_string(),
+            size: listed.size,
+            modified: listed.modified,
+        });
+        Ok(Response::new(ListResponse { objects: objects.collect() }))
     }
 }

@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 use berth_blobs::{
-    BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen, Written,
+    BlobReader, BlobWriter, Blobs, BlobsError, Listed, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen, Written,
 };
 use berth_oci::{Algorithm, ByteRange, Digest};
 use berth_proto::{
     MAX_MESSAGE_BYTES,
     blob_store::{
-        self, DeleteRequest, ReadRequest, RehashRequest, WriteRequest, WriteResponse, WriteSync,
+        self, DeleteRequest, ListRequest, ReadRequest, RehashRequest, WriteRequest, WriteResponse, WriteSync,
         blob_store_client::BlobStoreClient, write_request::Step,
     },
     from_status,
@@ -116,6 +116,26 @@ impl Blobs for RemoteBlobs {
         let request = DeleteRequest { store_id: store_id.to_owned(), key: key.to_string() };
         self.client.clone().delete(request).await.map_err(|status| failed(&status))?;
         Ok(())
+    }
+
+    async fn list(
+        &self,
+        store_id: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, BlobsError> {
+        let request = ListRequest {
+            store_id: store_id.to_owned(),
+            after: after.map(ToString::to_string).unwrap_or_default(),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        };
+        let page = self.client.clone().list(request).await.map_err(|status| failed(&status))?.into_inner();
+        let read = |object: blob_store::ListedObject| {
+            let key = object.key.parse();
+            let key = key.map_err(|_| BlobsError::Remote(format!("it listed no key: {:?}", object.key)))?;
+            Ok(Listed { key, size: object.size, modified: object.modified })
+        };
+        page.objects.into_iter().map(read).collect()
     }
 }
 

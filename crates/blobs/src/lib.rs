@@ -58,6 +58,20 @@ pub struct Written {
     pub digest: Digest,
 }
 
+/// The most objects of one page of a listing.
+pub const MAX_LISTED: usize = 10_000;
+
+/// An object as a listing shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub key: ObjectKey,
+    /// Bytes that are there now.
+    pub size: u64,
+    /// When they last changed, in microseconds since 1970.
+    pub modified: i64,
+}
+
 /// Writing and reading objects. An object is written once under one key, which is never used again.
 #[async_trait]
 pub trait Blobs: Send + Sync + Debug + 'static {
@@ -81,6 +95,18 @@ pub trait Blobs: Send + Sync + Debug + 'static {
 
     /// Deletes an object for good; one that is absent already is deleted.
     async fn delete(&self, store_id: &str, key: &ObjectKey) -> Result<(), BlobsError>;
+
+    /// At most `limit` objects, and [`MAX_LISTED`], that come after `after`, in an order of the store's own that never changes; fewer only at
+    /// the end. What comes or goes meanwhile may be in it or not.
+    ///
+    /// For the scrubber alone, which looks for objects that no row names. Nothing else may ask: what exists is decided by
+    /// rows, and no request, no review and no delete finds anything by listing.
+    async fn list(
+        &self,
+        store_id: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, BlobsError>;
 }
 
 /// Appends to one object. Bytes count as written only once [`BlobWriter::sync`] has returned; dropping a writer leaves

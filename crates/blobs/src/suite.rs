@@ -9,6 +9,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +22,7 @@ use futures::{StreamExt, future::join_all};
 use ulid::Ulid;
 
 use crate::{
-    BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen, Written,
+    BlobReader, BlobWriter, Blobs, BlobsError, Listed, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen, Written,
 };
 
 /// Cuts an object to a length.
@@ -72,6 +73,8 @@ macro_rules! blobs_suite {
             a_large_object_arrives_whole,
             slow_readers_stop_nobody,
             chunks_of_every_size_make_the_same_object,
+            a_listing_in_pages_shows_every_object_once,
+            a_listing_goes_on_beside_deletes,
         );
     };
     (@cases $make:path; $($case:ident,)*) => {$(
@@ -459,4 +462,57 @@ pub async fn chunks_of_every_size_make_the_same_object(fixture: Fixture) {
         assert_eq!(writer.sync().await.unwrap().digest, Digest::of(Algorithm::Sha256, &bytes), "step {step}");
         assert_eq!(fixture.read(&key, bytes.len() as u64, None).await.unwrap(), bytes, "step {step}");
     }
+}
+
+/// Objects of two instances, with their sizes; some share the ends of their names.
+async fn scattered(fixture: &Fixture) -> BTreeMap<ObjectKey, u64> {
+    let mut objects = BTreeMap::new();
+    for number in 0..90u64 {
+        let instance = Ulid::from_parts(1, 100 + u128::from(number % 2)).to_string().parse().unwrap();
+        let object = Ulid::from_parts(3 + number / 9, u128::from(number % 30));
+        let key = ObjectKey::new(instance, object);
+        fixture.put(&key, &bytes_of(number, number as usize)).await;
+        objects.insert(key, number);
+    }
+    objects
+}
+
+async fn list_all(fixture: &Fixture, limit: usize) -> Vec<Listed> {
+    let mut all: Vec<Listed> = Vec::new();
+    loop {
+        let after = all.last().map(|listed| &listed.key);
+        let page = fixture.blobs.list(&fixture.store_id, after, limit).await.unwrap();
+        assert!(page.len() <= limit);
+        let ended = page.len() < limit;
+        all.extend(page);
+        if ended {
+            return all;
+        }
+    }
+}
+
+pub async fn a_listing_in_pages_shows_every_object_once(fixture: Fixture) {
+    assert!(list_all(&fixture, 10).await.is_empty(), "nothing is there yet");
+    let objects = scattered(&fixture).await;
+    let whole = list_all(&fixture, 1000).await;
+    for limit in [1, 7, 89, 90, 91] {
+        assert_eq!(list_all(&fixture, limit).await, whole, "in pages of {limit}");
+    }
+    assert_eq!(whole.len(), objects.len());
+    let listed: BTreeMap<_, _> = whole.iter().map(|listed| (listed.key.clone(), listed.size)).collect();
+    assert_eq!(listed, objects);
+    // A time of this century in microseconds.
+    assert!(whole.iter().all(|listed| listed.modified > 1_000_000_000_000_000), "{:?}", whole[0]);
+}
+
+pub async fn a_listing_goes_on_beside_deletes(fixture: Fixture) {
+    scattered(&fixture).await;
+    let whole = list_all(&fixture, 1000).await;
+    let store = &fixture.store_id;
+    let first = fixture.blobs.list(store, None, 20).await.unwrap();
+    for listed in &whole[10..40] {
+        fixture.blobs.delete(store, &listed.key).await.unwrap();
+    }
+    let rest = fixture.blobs.list(store, Some(&first[19].key), 1000).await.unwrap();
+    assert_eq!(rest, whole[40..]);
 }

@@ -19,6 +19,7 @@ use crate::{
     limits::Wish,
     repository::Readable,
     resolve::{Content, Wanted},
+    scrub::{Counts, FINDINGS_PAGE},
     upload::{Append, Lease, Progress, Upload},
 };
 
@@ -519,6 +520,51 @@ impl Server for MetadataService {
     ) -> Answer<proto::CollectNowResponse> {
         self.answer("collect_now", async {
             Ok(proto::CollectNowResponse { moved: self.metadata.collect_now().await? })
+        })
+        .await
+    }
+
+    async fn scrub_status(
+        &self,
+        request: Request<proto::ScrubStatusRequest>,
+    ) -> Answer<proto::ScrubStatusResponse> {
+        let after = request.into_inner().findings_after;
+        self.answer("scrub_status", async {
+            let newest = self.metadata.newest_pass().await?.filter(|pass| pass.number > 0);
+            let Some(pass) = newest else { return Ok(proto::ScrubStatusResponse::default()) };
+            let findings = self.metadata.findings(pass.number, after).await?;
+            let more = findings.len() == FINDINGS_PAGE;
+            let findings = findings.into_iter().map(|(number, finding)| proto::ScrubFinding {
+                number,
+                kind: finding.kind.name().to_owned(),
+                object_key: finding.object.unwrap_or_default(),
+                digest: finding.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+            });
+            let Counts { blobs, manifests, objects, bytes, damaged, orphans } = pass.counts;
+            let pass = proto::ScrubPass {
+                number: pass.number.unsigned_abs(),
+                paced: pass.paced,
+                started_at: pass.started_at.0,
+                ended_at: pass.ended_at.map(|at| at.0),
+                phase: pass.position.phase.name().to_owned(),
+                blobs,
+                manifests,
+                objects,
+                bytes,
+                damaged,
+                orphans,
+                waits_for: pass.waits_for,
+            };
+            Ok(proto::ScrubStatusResponse { pass: Some(pass), findings: findings.collect(), more })
+        })
+        .await
+    }
+
+    async fn scrub_now(&self, request: Request<proto::ScrubNowRequest>) -> Answer<proto::ScrubNowResponse> {
+        let unpaced = request.into_inner().unpaced;
+        self.answer("scrub_now", async {
+            let number = self.metadata.scrub_now(unpaced).await?.unsigned_abs();
+            Ok(proto::ScrubNowResponse { number })
         })
         .await
     }

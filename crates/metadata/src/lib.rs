@@ -18,6 +18,7 @@ mod outbox;
 mod referrer;
 mod repository;
 mod resolve;
+mod scrub;
 mod store;
 mod tag;
 mod upload;
@@ -52,6 +53,11 @@ pub struct Config {
     pub longest_operation_seconds: u64,
     /// How often, in seconds, collection looks for work when it knows of none.
     pub collection_poll_seconds: u64,
+    /// How many seconds after a scrub's end the next begins: every byte is read back and hashed, and what the store holds
+    /// is compared with the rows. 0: only when it is asked for.
+    pub scrub_interval_seconds: u64,
+    /// How many bytes a second a scrub reads at most. 0: as fast as it goes.
+    pub scrub_bytes_per_second: u64,
     /// The store that takes the bytes of new uploads.
     pub store_id: String,
 }
@@ -64,6 +70,8 @@ impl Default for Config {
             object_grace_seconds: 3600,
             longest_operation_seconds: 3600,
             collection_poll_seconds: 10,
+            scrub_interval_seconds: 7 * 24 * 3600,
+            scrub_bytes_per_second: 8 * 1024 * 1024,
             store_id: "default".to_owned(),
         }
     }
@@ -89,6 +97,11 @@ impl Config {
     pub(crate) fn collection_poll(&self) -> Duration {
         Duration::from_secs(self.collection_poll_seconds.max(1))
     }
+
+    /// None when scrubs are only asked for.
+    pub(crate) fn scrub_interval(&self) -> Option<Duration> {
+        (self.scrub_interval_seconds > 0).then(|| Duration::from_secs(self.scrub_interval_seconds))
+    }
 }
 
 /// What metadata stands on.
@@ -102,7 +115,7 @@ pub struct Deps<'a> {
     pub clock: SharedClock,
     /// Who gets the events: each has a delivery of every event. Without any, no events are written.
     pub subscribers: Vec<String>,
-    /// Where objects are deleted; without it they wait.
+    /// Where objects are deleted and read back; without it they wait, and nothing is scrubbed.
     pub blobs: Option<Arc<dyn Blobs>>,
     /// What runs beside requests.
     pub tasks: Tasks,
@@ -133,6 +146,10 @@ pub(crate) struct Metadata {
     pub(crate) nudge: Nudge,
     /// Wakes the collector.
     pub(crate) wake: Arc<Notify>,
+    /// Wakes the scrubber.
+    pub(crate) scrub_wake: Arc<Notify>,
+    /// Whether there is a store to look at.
+    pub(crate) has_blobs: bool,
 }
 
 impl Metadata {
@@ -152,19 +169,42 @@ impl Metadata {
             leases: Arc::default(),
             nudge: Nudge::default(),
             wake: Arc::default(),
+            scrub_wake: Arc::default(),
+            has_blobs: false,
         }
     }
 }
 
-/// Builds the service, and starts its collector.
+/// Builds the service, and starts its collector and its scrubber.
 pub fn build(config: Config, deps: Deps<'_>) -> Service {
-    let metadata = Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers);
+    let mut metadata = Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers);
+    metadata.has_blobs = deps.blobs.is_some();
     let nudge = metadata.nudge.clone();
     let outbox = Arc::new(outbox::MetadataOutbox(metadata.clone()));
     let metrics = worker::Metrics::register(deps.registry);
+    scrub(&metadata, deps.blobs.clone(), &deps.tasks, deps.registry);
     worker::Collector::new(metadata.clone(), deps.blobs, metrics).spawn(&deps.tasks);
-    let server = MetadataServer::new(MetadataService::new(metadata, deps.registry))
+    Service { server: serve(metadata, deps.registry), outbox, nudge }
+}
+
+/// Builds what looks and changes nothing, for a registry that does not run: the scrubber alone, which waits to be asked.
+pub fn build_scrubber(config: Config, deps: Deps<'_>) -> MetadataServer<MetadataService> {
+    let config = Config { scrub_interval_seconds: 0, ..config };
+    let mut metadata = Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers);
+    metadata.has_blobs = deps.blobs.is_some();
+    scrub(&metadata, deps.blobs, &deps.tasks, deps.registry);
+    serve(metadata, deps.registry)
+}
+
+fn scrub(metadata: &Metadata, blobs: Option<Arc<dyn Blobs>>, tasks: &Tasks, registry: &mut Registry) {
+    if let Some(blobs) = blobs {
+        let metrics = scrub::Metrics::register(registry);
+        scrub::Scrubber::new(metadata.clone(), blobs, metrics).spawn(tasks);
+    }
+}
+
+fn serve(metadata: Metadata, registry: &mut Registry) -> MetadataServer<MetadataService> {
+    MetadataServer::new(MetadataService::new(metadata, registry))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    Service { server, outbox, nudge }
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

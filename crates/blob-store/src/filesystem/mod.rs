@@ -5,6 +5,7 @@
 
 mod epochs;
 mod folders;
+mod list;
 mod writer;
 
 use std::{
@@ -16,7 +17,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use berth_blobs::{BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen};
+use berth_blobs::{
+    BlobReader, BlobWriter, Blobs, BlobsError, Listed, MAX_LISTED, ObjectKey, ObjectRef, STEP_BYTES,
+    WriteOpen,
+};
 use berth_oci::{Algorithm, ByteRange, Digest, Hasher};
 use rustix::{
     fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags},
@@ -265,5 +269,16 @@ impl Blobs for Filesystem {
         self.0.check_store(store_id)?;
         let key = key.clone();
         self.blocking(move |store| store.delete(&key)).await
+    }
+
+    async fn list(
+        &self,
+        store_id: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, BlobsError> {
+        self.0.check_store(store_id)?;
+        let after = after.cloned();
+        self.blocking(move |store| store.list(after.as_ref(), limit.min(MAX_LISTED))).await
     }
 }

@@ -139,17 +139,26 @@ impl Metadata {
 
     /// Takes or renews the right to be the one collector; false while another has it.
     pub(crate) async fn claim_collection(&self, holder: &str, lease: Duration) -> Result<bool> {
+        self.claim_work("collection", holder, lease).await
+    }
+
+    /// The same for the one scrubber.
+    pub(crate) async fn claim_scrub(&self, holder: &str, lease: Duration) -> Result<bool> {
+        self.claim_work("scrub", holder, lease).await
+    }
+
+    async fn claim_work(&self, work: &'static str, holder: &str, lease: Duration) -> Result<bool> {
         if self.database.engine() == berth_database::Engine::Sqlite {
             // One process has the file.
             return Ok(true);
         }
         let holder = holder.to_owned();
         self.database
-            .write("claim_collection", move |tx| {
+            .write("claim_work", move |tx| {
                 let holder = holder.clone();
                 Box::pin(async move {
                     let now = tx.now();
-                    let args = args!["collection", holder, now.plus(lease), now];
+                    let args = args![work, holder, now.plus(lease), now];
                     Ok(tx.execute(&crate::store::collect_statements::CLAIM_WORK, args).await? == 1)
                 })
             })

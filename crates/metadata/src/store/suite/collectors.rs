@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use berth_blobs::{BlobReader, BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, WriteOpen};
+use berth_blobs::{BlobReader, BlobWriter, Blobs, BlobsError, Listed, ObjectKey, ObjectRef, WriteOpen};
 use berth_database::args;
 use berth_oci::{Algorithm, ByteRange, Digest, ErrorCode, Problem};
 use berth_service::{Registry, Tasks};
@@ -66,6 +66,10 @@ impl Blobs for Shredder {
         }
         deleted.push(key.to_string());
         Ok(())
+    }
+
+    async fn list(&self, _: &str, _: Option<&ObjectKey>, _: usize) -> Result<Vec<Listed>, BlobsError> {
+        Err(BlobsError::Invalid("nothing is listed here"))
     }
 }
 

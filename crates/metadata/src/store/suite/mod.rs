@@ -8,6 +8,7 @@ mod limits;
 mod manifests;
 mod mounts;
 mod reads;
+mod scrub;
 mod statements;
 mod uploads;
 

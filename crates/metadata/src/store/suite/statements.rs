@@ -11,6 +11,7 @@ async fn every_statement_is_prepared(world: World) {
     assert!(sql::ALL.len() > 80);
     world.database.prepare_all(sql::ALL).await.unwrap();
     world.database.prepare_all(crate::store::collect_statements::ALL).await.unwrap();
+    world.database.prepare_all(crate::store::scrub_statements::ALL).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

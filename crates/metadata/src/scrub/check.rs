@@ -1,0 +1,230 @@
+//! One step of a pass: a page of rows or of objects, looked at one by one.
+
+use std::time::Duration;
+
+use berth_blobs::{BlobsError, ObjectKey, ObjectRef};
+use berth_database::{TextList, args};
+use berth_oci::{Digest, Hasher};
+use berth_service::Timestamp;
+use futures::StreamExt;
+
+use super::{Counts, Kind, Pass, Phase, Position, Progress, Scrubber};
+use crate::{
+    error::{Error, Result},
+    store::{self, scrub_statements as sql},
+};
+
+/// Rows of blobs or tags, and objects, of one step.
+const PAGE: usize = 500;
+/// Manifests of one step; each may have 4 MiB.
+const MANIFESTS_PAGE: usize = 16;
+/// A step ends early after so many bytes, so that a restart repeats little.
+const RECORD: u64 = 256 * 1024 * 1024;
+/// What looking at a row or at an entry of a listing counts, in bytes of the pace.
+const LOOK: u64 = 1024;
+
+/// Why a step ended before it was done. It is begun again from where the pass was recorded.
+#[derive(Debug)]
+pub(super) enum Interrupted {
+    /// Another process, or another pass, has taken over.
+    Moved,
+    /// The store does not answer.
+    Store(String),
+    /// The database failed.
+    Error(Error),
+}
+
+impl<E: Into<Error>> From<E> for Interrupted {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+type Step<T> = std::result::Result<T, Interrupted>;
+
+struct BlobRow {
+    instance: String,
+    digest: Digest,
+    object: ObjectRef,
+}
+
+impl Scrubber {
+    /// Looks at the next page.
+    pub(super) async fn step(&mut self, pass: &Pass) -> Step<Progress> {
+        let mut progress =
+            Progress { position: pass.position.clone(), counts: Counts::default(), findings: Vec::new() };
+        let ended = match pass.position.phase {
+            Phase::Blobs => self.blobs(pass, &mut progress).await?,
+            Phase::Manifests => self.manifests(pass, &mut progress).await?,
+            Phase::Tags => self.tags(pass, &mut progress).await?,
+            Phase::Objects => self.objects(pass, &mut progress).await?,
+            Phase::Done => true,
+        };
+        if ended {
+            progress.position = Position::start_of(pass.position.phase.next());
+        }
+        Ok(progress)
+    }
+
+    async fn blobs(&mut self, pass: &Pass, progress: &mut Progress) -> Step<bool> {
+        let rows = self.blob_rows(&pass.position).await?;
+        let last = rows.len() < PAGE;
+        for row in rows {
+            self.tend(pass, LOOK).await?;
+            if let Some(kind) = self.read_back(pass, &row.object, &row.digest).await? {
+                // It may have been collected meanwhile: then its row went first, and the object later.
+                let args = args![row.instance.as_str(), row.digest.to_bytes(), row.object.key.as_str()];
+                if self.metadata.database.read_optional(&sql::BLOB_IS, args).await?.is_some() {
+                    progress.find(kind, Some(row.object.key.to_string()), Some(row.digest));
+                }
+            }
+            progress.counts.blobs += 1;
+            progress.counts.bytes += row.object.size;
+            progress.position.text = row.instance;
+            progress.position.bytes = row.digest.to_bytes();
+            if progress.counts.bytes >= RECORD {
+                return Ok(false);
+            }
+        }
+        Ok(last)
+    }
+
+    async fn blob_rows(&self, after: &Position) -> Result<Vec<BlobRow>> {
+        let args = args![after.text.as_str(), after.bytes.as_slice(), PAGE as i64];
+        let rows = self.metadata.database.read_all(&sql::BLOBS, args).await?;
+        let read = |row: berth_database::Row| {
+            let key: String = row.get(4)?;
+            let key: ObjectKey = key.parse().map_err(|error: berth_blobs::KeyError| {
+                Error::new(berth_oci::ErrorCode::Internal, error.to_string())
+            })?;
+            let format = i32::try_from(row.get::<i64>(5)?).unwrap_or(i32::MAX);
+            let object = ObjectRef { store_id: row.get(3)?, key, size: store::size(&row, 2)?, format };
+            Ok(BlobRow { instance: row.get(0)?, digest: store::digest(&row, 1)?, object })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Reads an object back and hashes it; what is wrong with it, if something is.
+    async fn read_back(&mut self, pass: &Pass, object: &ObjectRef, digest: &Digest) -> Step<Option<Kind>> {
+        let reader = match self.blobs.open(object, None).await {
+            Ok(reader) => reader,
+            Err(error) => return verdict(object, error),
+        };
+        let found = match reader.into_stream() {
+            Some(mut stream) => {
+                let mut hasher = Hasher::new(digest.algorithm());
+                while let Some(step) = stream.next().await {
+                    match step {
+                        Ok(bytes) => {
+                            hasher.update(&bytes);
+                            self.tend(pass, bytes.len() as u64).await?;
+                        }
+                        Err(error) => return verdict(object, error),
+                    }
+                }
+                hasher.finish()
+            }
+            // A store that hands out links for clients reads for us itself.
+            None => {
+                let ObjectRef { store_id, key, size, .. } = object;
+                match self.blobs.rehash(store_id, key, *size, digest.algorithm()).await {
+                    Ok(found) => {
+                        self.tend(pass, *size).await?;
+                        found
+                    }
+                    Err(error) => return verdict(object, error),
+                }
+            }
+        };
+        Ok((found != *digest).then_some(Kind::WrongDigest))
+    }
+
+    async fn manifests(&mut self, pass: &Pass, progress: &mut Progress) -> Step<bool> {
+        let args = args![pass.position.text.as_str(), pass.position.bytes.as_slice(), MANIFESTS_PAGE as i64];
+        let rows = self.metadata.database.read_all(&sql::MANIFESTS, args).await?;
+        let last = rows.len() < MANIFESTS_PAGE;
+        for row in rows {
+            let digest = store::digest(&row, 1)?;
+            let payload: Vec<u8> = row.get(2)?;
+            if Digest::of(digest.algorithm(), &payload) != digest {
+                progress.find(Kind::WrongDigest, None, Some(digest));
+            }
+            if row.get::<i64>(3)? > 0 {
+                progress.find(Kind::Dangling, None, Some(digest));
+            }
+            let size = payload.len() as u64;
+            self.tend(pass, size + LOOK).await?;
+            progress.counts.manifests += 1;
+            progress.counts.bytes += size;
+            progress.position.text = row.get(0)?;
+            progress.position.bytes = digest.to_bytes();
+        }
+        Ok(last)
+    }
+
+    async fn tags(&mut self, pass: &Pass, progress: &mut Progress) -> Step<bool> {
+        let name = String::from_utf8_lossy(&pass.position.bytes).into_owned();
+        let args = args![pass.position.text.as_str(), name, PAGE as i64];
+        let rows = self.metadata.database.read_all(&sql::TAGS, args).await?;
+        for row in &rows {
+            if !row.get::<bool>(3)? {
+                progress.find(Kind::Dangling, None, Some(store::digest(row, 2)?));
+            }
+            progress.position.text = row.get(0)?;
+            progress.position.bytes = row.get::<String>(1)?.into_bytes();
+        }
+        self.tend(pass, LOOK * rows.len() as u64).await?;
+        Ok(rows.len() < PAGE)
+    }
+
+    async fn objects(&mut self, pass: &Pass, progress: &mut Progress) -> Step<bool> {
+        let store_id = self.metadata.config.store_id.clone();
+        let after = pass.position.text.parse::<ObjectKey>().ok();
+        let page = self.blobs.list(&store_id, after.as_ref(), PAGE).await.map_err(|error| away(&error))?;
+        let Some(last) = page.last() else { return Ok(true) };
+        progress.position.text = last.key.to_string();
+        progress.counts.objects = page.len() as u64;
+        // A row comes before its object, but a call that was held up may touch the object after its last row is gone.
+        let longest: Duration = self.metadata.config.longest_operation();
+        let settled = self.metadata.clock.now().minus(longest);
+        let keys = page.iter().filter(|listed| Timestamp(listed.modified) <= settled);
+        let keys = TextList(keys.map(|listed| listed.key.to_string()).collect());
+        self.tend(pass, LOOK * page.len() as u64).await?;
+        for row in self.metadata.database.read_all(&sql::UNNAMED, args![store_id.as_str(), keys]).await? {
+            let key: String = row.get(0)?;
+            // Its last row may have gone with it between the listing and the look at the rows.
+            if self.is_there(&store_id, &key).await? {
+                progress.find(Kind::Orphan, Some(key), None);
+            }
+        }
+        Ok(page.len() < PAGE)
+    }
+
+    async fn is_there(&self, store_id: &str, key: &str) -> Step<bool> {
+        let Ok(key) = key.parse::<ObjectKey>() else { return Ok(false) };
+        let object = ObjectRef { store_id: store_id.to_owned(), key, size: 0, format: 0 };
+        match self.blobs.open(&object, None).await {
+            Ok(_) => Ok(true),
+            Err(BlobsError::NotFound) => Ok(false),
+            Err(error) => Err(away(&error)),
+        }
+    }
+}
+
+/// What an error says about an object, unless it says nothing about it.
+fn verdict(object: &ObjectRef, error: BlobsError) -> Step<Option<Kind>> {
+    match error {
+        BlobsError::NotFound => Ok(Some(Kind::Missing)),
+        BlobsError::Short { .. } => Ok(Some(Kind::Short)),
+        BlobsError::Unavailable(_) => Err(away(&error)),
+        error => {
+            let source = &error as &dyn std::error::Error;
+            tracing::warn!(object = %object.key, error = source, "an object can't be read");
+            Ok(Some(Kind::Unreadable))
+        }
+    }
+}
+
+fn away(error: &BlobsError) -> Interrupted {
+    Interrupted::Store(error.to_string())
+}
