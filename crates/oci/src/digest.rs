@@ -299,4 +299,26 @@ mod tests {
         assert!(Hasher::restore(&[1; 7]).is_none());
         assert!(Hasher::restore(&[9]).is_none());
     }
+
+    #[test]
+    fn cve_2026_32590_a_saved_state_is_a_fixed_layout_and_anything_else_is_refused() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let saved = Hasher::new(algorithm).save();
+            assert!(Hasher::restore(&saved).is_some());
+            for length in 0..saved.len() {
+                assert!(Hasher::restore(&saved[..length]).is_none(), "{length} bytes");
+            }
+            let mut longer = saved.clone();
+            longer.push(0);
+            assert!(Hasher::restore(&longer).is_none());
+            // Whatever stands in it, reading runs nothing and reserves nothing: an error or a state of the same size.
+            for byte in 0..saved.len() {
+                let mut changed = saved.clone();
+                changed[byte] ^= 0xff;
+                if let Some(hasher) = Hasher::restore(&changed) {
+                    assert_eq!(hasher.save().len(), saved.len());
+                }
+            }
+        }
+    }
 }
