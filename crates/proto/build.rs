@@ -1,7 +1,8 @@
 //! Generates clients and servers from `proto/` without a protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked when it runs: a cached build script may have been compiled in another checkout.
+    let root = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let files = [
         "berth/metadata/v1/metadata.proto",
         "berth/instance_manager/v1/instance_manager.proto",
