@@ -176,7 +176,7 @@ impl Server for MetadataService {
                 Reference::RepositoryOnly(_) => Wanted::Repository,
             };
             let instance = parse("instance_id", &request.instance_id)?;
-            let resolved = self.metadata.resolve(instance, &name(&request.path)?, &wanted).await?;
+            let resolved = self.metadata.resolve(instance, name(&request.path)?, wanted).await?;
             Ok(proto::ResolveResponse {
                 repository_id: resolved.repository.unwrap_or_default(),
                 namespace_id: resolved.namespace.unwrap_or_default(),
@@ -194,8 +194,8 @@ impl Server for MetadataService {
         let request = request.into_inner();
         self.answer("read_manifest", async {
             let repository = parse("repository_id", &request.repository_id)?;
-            let payload = self.metadata.read_manifest(repository, &digest(&request.digest)?).await?;
-            Ok(proto::ReadManifestResponse { payload: payload.map(Into::into) })
+            let payload = self.metadata.read_manifest(repository, digest(&request.digest)?).await?;
+            Ok(proto::ReadManifestResponse { payload })
         })
         .await
     }

@@ -10,6 +10,7 @@ mod collect;
 mod dissociation;
 mod error;
 mod event;
+mod flight;
 mod grpc;
 mod lease;
 mod limits;
@@ -31,6 +32,7 @@ use berth_database::Database;
 use berth_events::{Nudge, Outbox};
 use berth_proto::{MAX_MESSAGE_BYTES, metadata::metadata_server::MetadataServer};
 use berth_service::{Ids, Registry, SharedClock, Tasks};
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
 
 pub use error::Error;
@@ -143,6 +145,7 @@ pub(crate) struct Metadata {
     pub(crate) config: Arc<Config>,
     pub(crate) leases: Arc<lease::Leases>,
     pub(crate) journal: event::Journal,
+    pub(crate) reads: resolve::Reads,
     pub(crate) nudge: Nudge,
     /// Wakes the collector.
     pub(crate) wake: Arc<Notify>,
@@ -159,9 +162,17 @@ impl Metadata {
         ids: Ids,
         clock: SharedClock,
         subscribers: Vec<String>,
+        registry: &mut Registry,
     ) -> Self {
+        let joined = Counter::default();
+        registry.register(
+            "berth_metadata_joined_reads",
+            "Reads that were answered by a query for another who asked the same at the time",
+            joined.clone(),
+        );
         Self {
             database,
+            reads: resolve::Reads::new(&joined),
             journal: event::Journal { ids: ids.clone(), subscribers: subscribers.into() },
             ids,
             clock,
@@ -177,7 +188,8 @@ impl Metadata {
 
 /// Builds the service, and starts its collector and its scrubber.
 pub fn build(config: Config, deps: Deps<'_>) -> Service {
-    let mut metadata = Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers);
+    let mut metadata =
+        Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers, deps.registry);
     metadata.has_blobs = deps.blobs.is_some();
     let nudge = metadata.nudge.clone();
     let outbox = Arc::new(outbox::MetadataOutbox(metadata.clone()));
@@ -190,7 +202,8 @@ pub fn build(config: Config, deps: Deps<'_>) -> Service {
 /// Builds what looks and changes nothing, for a registry that does not run: the scrubber alone, which waits to be asked.
 pub fn build_scrubber(config: Config, deps: Deps<'_>) -> MetadataServer<MetadataService> {
     let config = Config { scrub_interval_seconds: 0, ..config };
-    let mut metadata = Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers);
+    let mut metadata =
+        Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers, deps.registry);
     metadata.has_blobs = deps.blobs.is_some();
     scrub(&metadata, deps.blobs, &deps.tasks, deps.registry);
     serve(metadata, deps.registry)

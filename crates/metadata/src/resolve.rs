@@ -2,17 +2,20 @@
 
 use berth_database::{Row, args};
 use berth_model::{InstanceId, RepositoryId};
-use berth_oci::{Digest, RepositoryName, Tag};
+use berth_oci::{Digest, Problem, RepositoryName, Tag};
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::{
     Metadata,
     error::Result,
+    flight::Flights,
     repository::PUBLIC,
     store::{self, statements as sql},
 };
 
 /// What is asked for at a path.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Wanted {
     /// Only the repository.
     Repository,
@@ -52,9 +55,46 @@ pub(crate) struct Object {
     pub(crate) format: i64,
 }
 
+type Shared<T> = std::result::Result<T, Problem>;
+
+/// The reads under way: each question is put to the database once at a time, however many ask it.
+#[derive(Clone, Debug)]
+pub(crate) struct Reads {
+    paths: Flights<(InstanceId, RepositoryName, Wanted), Shared<Resolved>>,
+    payloads: Flights<(RepositoryId, Digest), Shared<Option<Bytes>>>,
+}
+
+impl Reads {
+    /// `joined` counts the answers that came from the query of another who asked the same.
+    pub(crate) fn new(joined: &Counter) -> Self {
+        Self { paths: Flights::new(joined.clone()), payloads: Flights::new(joined.clone()) }
+    }
+}
+
 impl Metadata {
     /// What is at a path now.
     pub(crate) async fn resolve(
+        &self,
+        instance: InstanceId,
+        path: RepositoryName,
+        wanted: Wanted,
+    ) -> Result<Resolved> {
+        let key = (instance, path.clone(), wanted.clone());
+        let query = || async { Ok(self.query_path(instance, &path, &wanted).await?) };
+        Ok(self.reads.paths.ask(key, query).await?)
+    }
+
+    /// The bytes of a manifest, exactly as pushed.
+    pub(crate) async fn read_manifest(
+        &self,
+        repository: RepositoryId,
+        digest: Digest,
+    ) -> Result<Option<Bytes>> {
+        let query = || async { Ok(self.query_payload(repository, &digest).await?) };
+        Ok(self.reads.payloads.ask((repository, digest), query).await?)
+    }
+
+    async fn query_path(
         &self,
         instance: InstanceId,
         path: &RepositoryName,
@@ -87,15 +127,10 @@ impl Metadata {
         })
     }
 
-    /// The bytes of a manifest, exactly as pushed.
-    pub(crate) async fn read_manifest(
-        &self,
-        repository: RepositoryId,
-        digest: &Digest,
-    ) -> Result<Option<Vec<u8>>> {
+    async fn query_payload(&self, repository: RepositoryId, digest: &Digest) -> Result<Option<Bytes>> {
         let args = args![repository.to_string(), digest.to_bytes()];
         let row = self.database.read_optional(&sql::READ_MANIFEST, args).await?;
-        Ok(row.map(|row| row.get(0)).transpose()?)
+        Ok(row.map(|row| row.get::<Vec<u8>>(0)).transpose()?.map(Bytes::from))
     }
 }
 

@@ -57,8 +57,16 @@ impl World {
         let shared: SharedClock = clock.clone();
         let ids = Ids::random(shared.clone());
         let subscribers = vec![SUBSCRIBER.to_owned()];
-        let metadata = Metadata::new(Config::default(), database.clone(), ids.clone(), shared, subscribers);
-        let service = MetadataService::new(metadata.clone(), &mut Registry::default());
+        let mut registry = Registry::default();
+        let metadata = Metadata::new(
+            Config::default(),
+            database.clone(),
+            ids.clone(),
+            shared,
+            subscribers,
+            &mut registry,
+        );
+        let service = MetadataService::new(metadata.clone(), &mut registry);
         let outbox = Arc::new(MetadataOutbox(metadata.clone()));
         Self { service, metadata, outbox, database, clock, instance: InstanceId::new(ids.ulid()) }
     }
