@@ -8,6 +8,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
 };
@@ -23,6 +24,7 @@ pub(crate) struct RequestLabels {
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
+    running: Gauge,
     seconds: Histogram,
     pub(crate) uploaded_bytes: Counter,
 }
@@ -32,10 +34,12 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("berth_gateway");
         let metrics = Self {
             requests: Family::default(),
+            running: Gauge::default(),
             seconds: Histogram::new(exponential_buckets(0.000_1, 4.0, 10)),
             uploaded_bytes: Counter::default(),
         };
         registry.register("requests", "Requests answered", metrics.requests.clone());
+        registry.register("requests_running", "Requests without a response yet", metrics.running.clone());
         registry.register(
             "request_seconds",
             "Time from a request's head to its response's head",
@@ -45,8 +49,24 @@ impl Metrics {
         metrics
     }
 
+    /// Counts a request as running until what this gives is dropped.
+    pub(crate) fn began(&self) -> Running {
+        self.running.inc();
+        Running(self.running.clone())
+    }
+
     pub(crate) fn answered(&self, labels: &RequestLabels, took: Duration) {
         self.requests.get_or_create(labels).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// A request that has no response yet.
+#[derive(Debug)]
+pub(crate) struct Running(Gauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -46,6 +46,7 @@ impl Gateway {
 
     async fn answer(self, request: http::Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
+        let _running = self.0.metrics.began();
         let id = self.0.ids.ulid().to_string();
         let span = tracing::info_span!("request", id);
         let method = method_name(request.method());

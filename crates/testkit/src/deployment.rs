@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{ADMIN, Berth, Client, PASSWORD, Postgres, RoundRobin, janitor};
+use crate::{ADMIN, Berth, Client, PASSWORD, Postgres, RoundRobin, Sql, janitor};
 
 /// How roles are spread over processes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -68,6 +68,7 @@ pub struct Builder {
 pub struct Deployment {
     setting: Setting,
     folder: PathBuf,
+    database: Option<String>,
     /// Gateways first.
     processes: Vec<Berth>,
     round_robin: Option<RoundRobin>,
@@ -102,7 +103,8 @@ impl Builder {
         for process in &processes {
             process.wait_ready().await?;
         }
-        let mut deployment = Deployment { setting: self.setting, folder, processes, round_robin: None };
+        let mut deployment =
+            Deployment { setting: self.setting, folder, database, processes, round_robin: None };
         if self.setting.gateways > 1 {
             deployment.round_robin = Some(RoundRobin::start(deployment.gateway_addresses()));
         }
@@ -190,9 +192,10 @@ impl Deployment {
         }
     }
 
+    /// Of those that run.
     fn gateway_addresses(&self) -> Vec<SocketAddr> {
         let gateways = &self.processes[..self.setting.gateways];
-        gateways.iter().map(|gateway| gateway.address("public").expect("a gateway listens")).collect()
+        gateways.iter().filter_map(|gateway| gateway.address("public")).collect()
     }
 
     /// A client of the administrator.
@@ -219,6 +222,14 @@ impl Deployment {
     pub fn process(&self, role: &str) -> &Berth {
         let named = self.processes.iter().find(|process| process.name() == role);
         named.unwrap_or(&self.processes[0])
+    }
+
+    /// A connection to its PostgreSQL database, for a test that gets in its way.
+    ///
+    /// # Errors
+    /// When it is not on PostgreSQL, or that does not answer.
+    pub async fn sql(&self) -> anyhow::Result<Sql> {
+        Sql::connect(self.database.as_deref().context("there is no PostgreSQL")?).await
     }
 
     /// The folder that holds everything of it.

@@ -20,7 +20,7 @@ mod settings;
 pub use client::{Call, Client, Reply, Repository};
 pub use content::{Blob, Content, Image, Manifest, descriptor};
 pub use deployment::{Builder, Deployment, Engine, Layout, Setting};
-pub use postgres::Postgres;
+pub use postgres::{Postgres, Sql};
 pub use process::{Berth, binary};
 pub use proxy::RoundRobin;
 pub use settings::shared;

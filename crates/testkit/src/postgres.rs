@@ -178,3 +178,30 @@ fn user(name: &str) -> anyhow::Result<(u32, u32)> {
         _ => bail!("/etc/passwd has an odd line for {name}"),
     }
 }
+
+/// A connection of a test's own.
+#[derive(Debug)]
+pub struct Sql(PgConnection);
+
+impl Sql {
+    pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
+        Ok(Self(PgConnection::connect(url).await.context("the database does not answer")?))
+    }
+
+    /// Runs statements.
+    ///
+    /// # Errors
+    /// When one fails.
+    pub async fn run(&mut self, statements: &str) -> anyhow::Result<()> {
+        self.0.execute(AssertSqlSafe(statements.to_owned())).await?;
+        Ok(())
+    }
+
+    /// The texts in the first column of what a query finds.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn texts(&mut self, query: &str) -> anyhow::Result<Vec<String>> {
+        Ok(sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_all(&mut self.0).await?)
+    }
+}

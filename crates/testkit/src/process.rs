@@ -12,9 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use reqwest::Method;
 use rustix::process::{Pid, Signal};
 
-use crate::{PASSWORD, PATIENCE, janitor};
+use crate::{Client, PASSWORD, PATIENCE, janitor};
 
 /// The binary under test: `BERTH_BIN`, else `berth` of the target folder that this test was built into.
 pub fn binary() -> PathBuf {
@@ -244,6 +245,26 @@ impl Berth {
     fn log_tail(&self) -> String {
         let log = self.log.lock().unwrap();
         log[log.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// Everything it counts, from its admin listener, as Prometheus reads it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let admin = self.address("admin").context("it does not listen")?;
+        let reply = Client::new(format!("http://{admin}")).call(Method::GET, "/metrics").send().await?;
+        Ok(String::from_utf8(reply.expect(200)?.body.to_vec())?)
+    }
+
+    /// One value of [`Self::metrics`], by its name and labels as they are written there.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn metric(&self, series: &str) -> anyhow::Result<f64> {
+        let text = self.metrics().await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.with_context(|| format!("no {series} in\n{text}"))
     }
 
     /// Resident memory in bytes.
