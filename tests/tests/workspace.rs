@@ -18,6 +18,7 @@ const ORDER: &[(&str, u8)] = &[
     ("berth-metadata", 6),
     ("berth-blob-store", 6),
     ("berth", 7),
+    ("berth-recorder", 8),
     ("berth-testkit", 8),
     ("berth-tests", 9),
 ];

@@ -133,11 +133,13 @@ impl Session {
     }
 
     fn lease(&self, request: &Append, epoch: i64, now: Timestamp) -> Result<Lease> {
+        // An empty chunk leaves the state of a hash over nothing, maybe not of the algorithm that the close asks for.
+        let hash_state = self.hash_state.clone().filter(|_| self.size > 0);
         Ok(Lease {
             upload: request.upload,
             epoch,
             offset: self.size,
-            hash_state: self.hash_state.clone().unwrap_or_default(),
+            hash_state: hash_state.unwrap_or_default(),
             algorithm: self.running(request.digest.as_ref())?,
             algorithm_explicit: self.algorithm.is_some(),
             store_id: self.store_id.clone(),

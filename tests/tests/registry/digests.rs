@@ -34,6 +34,19 @@ in_every_setting! {
         repository.manifest(&other.manifest.digest.to_string()).await.unwrap().expect(404).unwrap();
     }
 
+    async fn t18_an_empty_chunk_fixes_no_algorithm(deployment: &'static Deployment) {
+        let (repository, mut content) = own(deployment, "t18-empty-chunk");
+        for size in [0, 1000] {
+            let blob = content.layer(size);
+            let digest = Digest::of(Algorithm::Sha512, &blob.bytes);
+            let upload = repository.start_upload().await.unwrap();
+            repository.patch(&upload, None, Bytes::new()).await.unwrap().expect(202).unwrap();
+            repository.finish(&upload, &digest.to_string(), blob.bytes.clone()).await.unwrap().expect(201).unwrap();
+            let pulled = repository.get(&format!("blobs/{digest}")).await.unwrap().expect(200).unwrap();
+            assert_eq!(pulled.body, blob.bytes);
+        }
+    }
+
     async fn t18_texts_that_are_no_digest_are_refused_everywhere(deployment: &'static Deployment) {
         let (repository, mut content) = own(deployment, "t18-texts");
         let blob = content.layer(1000);
