@@ -8,7 +8,7 @@ use berth_model::InstanceId;
 use berth_proto::instance_manager::{
     self as wire, WatchRequest, instance_manager_client::InstanceManagerClient,
 };
-use berth_service::{Channel, SharedClock, Tasks};
+use berth_service::{Channel, SharedClock, Tasks, Timestamp, ToldClock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -35,6 +35,8 @@ pub(crate) struct Instance {
 pub(crate) struct Settings {
     /// Trusts the keys of the newest settings.
     pub(crate) verifier: Verifier,
+    /// The deployment's time, as instance-manager tells it.
+    clock: Arc<ToldClock>,
     current: ArcSwap<Option<Snapshot>>,
     /// Not the wall clock: when that steps, nothing was said and nothing was missed.
     heard: Mutex<Option<Instant>>,
@@ -42,7 +44,13 @@ pub(crate) struct Settings {
 
 impl Settings {
     fn new(clock: SharedClock) -> Self {
-        Self { verifier: Verifier::new(clock), current: ArcSwap::from_pointee(None), heard: Mutex::new(None) }
+        let clock = ToldClock::over(clock);
+        Self {
+            verifier: Verifier::new(clock.clone()),
+            clock,
+            current: ArcSwap::from_pointee(None),
+            heard: Mutex::new(None),
+        }
     }
 
     /// The settings, unless they are missing or too old to be trusted.
@@ -59,8 +67,12 @@ impl Settings {
 
     fn apply(&self, settings: wire::Settings) {
         *self.heard.lock() = Some(Instant::now());
+        // 0: an instance-manager of the version before.
+        if settings.now > 0 {
+            self.clock.tell(Timestamp(settings.now));
+        }
         let known = self.current.load().as_ref().as_ref().map(|current| current.revision);
-        if known == Some(settings.revision) {
+        if known == Some(settings.revision) || settings.jwks.is_empty() {
             return;
         }
         if let Err(error) = self.verifier.trust(&settings.jwks, &settings.issuer) {

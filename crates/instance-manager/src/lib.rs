@@ -161,7 +161,7 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         passwords,
         decider,
         paths,
-        clock: deps.clock,
+        clock: settings.clock(),
         refresh_lifetime: Duration::from_secs(u64::from(config.refresh_token_days) * 86_400),
     };
     let streams = deps.tasks.stopping().child_token();

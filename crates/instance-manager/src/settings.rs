@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use berth_access::{KeySet, RootKey, Signer, SigningKey};
 use berth_model::InstanceId;
 use berth_proto::instance_manager as wire;
-use berth_service::{Ids, SharedClock};
+use berth_service::{Ids, SharedClock, ToldClock};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{Error, store::Store};
@@ -13,8 +13,8 @@ use crate::{Error, store::Store};
 /// What token keys are sealed for.
 pub(crate) const KEY_PURPOSE: &str = "token key";
 
-/// How often a stream says that it is alive.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often a stream says that it is alive, and what time it is.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How long it goes on saying so without a database.
 const BLIND: Duration = Duration::from_secs(600);
@@ -45,7 +45,8 @@ struct Latest {
 pub(crate) struct SettingsBoard {
     store: Store,
     root: Arc<RootKey>,
-    clock: SharedClock,
+    /// The database's clock, where it has one.
+    clock: Arc<ToldClock>,
     ids: Ids,
     latest: Arc<watch::Sender<Latest>>,
 }
@@ -66,6 +67,7 @@ async fn load(store: &Store, root: &RootKey, clock: SharedClock, ids: Ids) -> Re
         jwks: KeySet::publish(stored.keys.iter().map(|key| key.jwk.as_str())),
         instances: instances.collect(),
         issuer: stored.issuer,
+        now: 0,
     };
     Ok(Snapshot { wire, signer, instances: stored.instances.iter().map(|instance| instance.id).collect() })
 }
@@ -77,9 +79,18 @@ impl SettingsBoard {
         clock: SharedClock,
         ids: Ids,
     ) -> Result<Self, Error> {
+        let clock = ToldClock::over(clock);
+        if let (_, Some(now)) = store.revision().await? {
+            clock.tell(now);
+        }
         let snapshot = Arc::new(load(&store, &root, clock.clone(), ids.clone()).await?);
         let latest = Arc::new(watch::Sender::new(Latest { snapshot, confirmed: Instant::now() }));
         Ok(Self { store, root, clock, ids, latest })
+    }
+
+    /// The deployment's time.
+    pub(crate) fn clock(&self) -> SharedClock {
+        self.clock.clone()
     }
 
     pub(crate) fn current(&self) -> Arc<Snapshot> {
@@ -88,7 +99,11 @@ impl SettingsBoard {
 
     /// Asks the database, and publishes what is newer. Called every second, and by whatever raises the revision.
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
-        let revision = u64::try_from(self.store.revision().await?).unwrap_or_default();
+        let (revision, now) = self.store.revision().await?;
+        if let Some(now) = now {
+            self.clock.tell(now);
+        }
+        let revision = u64::try_from(revision).unwrap_or_default();
         if revision == self.current().wire.revision {
             self.latest.send_if_modified(|latest| {
                 latest.confirmed = Instant::now();
@@ -96,7 +111,7 @@ impl SettingsBoard {
             });
             return Ok(());
         }
-        let snapshot = Arc::new(load(&self.store, &self.root, self.clock.clone(), self.ids.clone()).await?);
+        let snapshot = Arc::new(load(&self.store, &self.root, self.clock(), self.ids.clone()).await?);
         self.latest.send_if_modified(|latest| {
             // Two refreshes may end in the other order.
             let newer = snapshot.wire.revision > latest.snapshot.wire.revision;
@@ -113,7 +128,7 @@ impl SettingsBoard {
     pub(crate) fn follow(&self) -> Follower {
         let mut latest = self.latest.subscribe();
         latest.mark_changed();
-        Follower { latest }
+        Follower { latest, clock: self.clock(), sent: None }
     }
 }
 
@@ -121,16 +136,27 @@ impl SettingsBoard {
 #[derive(Debug)]
 pub(crate) struct Follower {
     latest: watch::Receiver<Latest>,
+    clock: SharedClock,
+    /// The revision that was sent last.
+    sent: Option<u64>,
 }
 
 impl Follower {
-    /// The settings: the first time at once, then when they change, and again as a heartbeat. `None` ends the stream:
+    /// The settings: the first time at once, then when they change; and heartbeats. `None` ends the stream:
     /// nothing was heard of the database for so long that the follower has to look for another instance-manager.
     pub(crate) async fn next(&mut self) -> Option<wire::Settings> {
         if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT, self.latest.changed()).await {
             return None;
         }
         let latest = self.latest.borrow_and_update();
-        (latest.confirmed.elapsed() < BLIND).then(|| latest.snapshot.wire.clone())
+        if latest.confirmed.elapsed() >= BLIND {
+            return None;
+        }
+        let settings = &latest.snapshot.wire;
+        let now = self.clock.now().0;
+        if self.sent.replace(settings.revision) == Some(settings.revision) {
+            return Some(wire::Settings { revision: settings.revision, now, ..wire::Settings::default() });
+        }
+        Some(wire::Settings { now, ..settings.clone() })
     }
 }

@@ -9,6 +9,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 /// A moment: microseconds since 1970-01-01 in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(pub i64);
@@ -67,6 +70,39 @@ impl Clock for SystemClock {
     }
 }
 
+/// The time of a whole deployment, as a process with a clock of its own knows it: what it was last told, carried on by time
+/// that passes rather than by its own clock, which may be wrong or step. Its own clock counts until it was told anything,
+/// and while the two agree.
+#[derive(Debug)]
+pub struct ToldClock {
+    own: SharedClock,
+    told: Mutex<Option<(Timestamp, Instant)>>,
+}
+
+/// Clocks that lie no farther apart agree: what was told has been under way.
+const AGREEMENT: Duration = Duration::from_secs(2);
+
+impl ToldClock {
+    /// A clock that is like `own` until it is told otherwise.
+    pub fn over(own: SharedClock) -> Arc<Self> {
+        Arc::new(Self { own, told: Mutex::new(None) })
+    }
+
+    /// The deployment's time is `now`.
+    pub fn tell(&self, now: Timestamp) {
+        let own = self.own.now();
+        let apart = own.since(now).max(now.since(own));
+        *self.told.lock() = (apart > AGREEMENT).then(|| (now, Instant::now()));
+    }
+}
+
+impl Clock for ToldClock {
+    fn now(&self) -> Timestamp {
+        let told = *self.told.lock();
+        told.map_or_else(|| self.own.now(), |(now, at)| now.plus(at.elapsed()))
+    }
+}
+
 /// A clock that a test moves.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
@@ -91,5 +127,41 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Timestamp = Timestamp::from_seconds(1_700_000_000);
+    const TEN_MINUTES: Duration = Duration::from_secs(600);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_told_goes_on_whatever_the_own_clock_does() {
+        for wrong in [NOON.plus(TEN_MINUTES), NOON.minus(TEN_MINUTES)] {
+            let own = ManualClock::at(wrong);
+            let clock = ToldClock::over(own.clone());
+            assert_eq!(clock.now(), wrong, "nothing was told yet");
+            clock.tell(NOON);
+            assert_eq!(clock.now(), NOON);
+            tokio::time::advance(Duration::from_secs(3)).await;
+            own.set(Timestamp::from_seconds(0));
+            assert_eq!(clock.now(), NOON.plus(Duration::from_secs(3)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_agrees_is_its_own() {
+        let own = ManualClock::at(NOON.plus(Duration::from_secs(1)));
+        let clock = ToldClock::over(own.clone());
+        clock.tell(NOON);
+        assert_eq!(clock.now(), own.now());
+        own.advance(TEN_MINUTES);
+        clock.tell(NOON);
+        assert_eq!(clock.now(), NOON);
+        clock.tell(own.now());
+        own.advance(TEN_MINUTES);
+        assert_eq!(clock.now(), own.now(), "told that it is right after all");
     }
 }

@@ -12,7 +12,7 @@ mod tasks;
 pub mod telemetry;
 
 pub use channel::{Channel, ChannelError, Guard};
-pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
+pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp, ToldClock};
 pub use health::{Health, admin_routes};
 pub use ids::Ids;
 pub use listener::{Address, Connection, Limits, Listener, ListenerError, serve};

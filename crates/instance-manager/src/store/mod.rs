@@ -145,10 +145,11 @@ impl Store {
             .await
     }
 
-    /// The revision of the settings.
-    pub(crate) async fn revision(&self) -> Result<i64, Error> {
-        let row = self.database.read_optional(&sql::READ_SETTINGS, args![]).await?;
-        Ok(row.ok_or(Error::Inconsistent("no settings"))?.get(0)?)
+    /// The revision of the settings, and the database's time, if it has a clock of its own.
+    pub(crate) async fn revision(&self) -> Result<(i64, Option<Timestamp>), Error> {
+        let row = self.database.read_optional(&sql::READ_REVISION, args![]).await?;
+        let row = row.ok_or(Error::Inconsistent("no settings"))?;
+        Ok((row.get(0)?, row.get::<Option<i64>>(1)?.map(Timestamp)))
     }
 
     /// The settings. What is read may be newer than the revision it carries, never older.

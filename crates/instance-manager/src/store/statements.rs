@@ -5,6 +5,10 @@ berth_database::statements! {
         "INSERT INTO settings (one, revision, issuer) VALUES (TRUE, 1, $1) ON CONFLICT DO NOTHING";
     /// Serialises what must happen once; the bump at the end takes the same row.
     pub(crate) LOCK_SETTINGS = "SELECT revision, issuer FROM settings WHERE one" for update;
+    /// The revision, and the database's time in microseconds, if it has a clock of its own.
+    pub(crate) READ_REVISION =
+        sqlite "SELECT revision, NULL FROM settings WHERE one"
+        postgres "SELECT revision, (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint FROM settings WHERE one";
     pub(crate) READ_SETTINGS = "SELECT revision, issuer FROM settings WHERE one";
     pub(crate) BUMP_SETTINGS = "UPDATE settings SET revision = revision + 1 WHERE one";
 

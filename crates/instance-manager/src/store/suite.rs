@@ -103,7 +103,7 @@ async fn processes_that_start_together_make_one_of_each(bench: Bench) {
     let active: Vec<bool> = settings.keys.iter().map(|key| key.active).collect();
     assert_eq!(active, [true, false]);
     assert_eq!(settings.revision, 2);
-    assert_eq!(bench.store.revision().await.unwrap(), 2);
+    assert_eq!(bench.store.revision().await.unwrap().0, 2);
 }
 
 async fn a_name_belongs_to_one_person(bench: Bench) {

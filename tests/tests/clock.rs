@@ -1,0 +1,158 @@
+//! T16: one machine's clock is ten minutes wrong, and steps. Tokens are judged by the deployment's time, and nothing that
+//! was just pushed is collected.
+#![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use berth_testkit::{Client, Content, Deployment, Engine, Image, Layout, Setting};
+use reqwest::Method;
+
+/// Debian's libfaketime: a library that lies about the time to one process.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// A process whose clock can be set.
+struct Skewed<'a> {
+    deployment: &'a Deployment,
+    role: &'a str,
+    file: PathBuf,
+}
+
+impl<'a> Skewed<'a> {
+    /// Restarts `role` with a clock that is `seconds` off.
+    async fn start(deployment: &'a Deployment, role: &'a str, seconds: i32) -> Self {
+        assert!(Path::new(FAKETIME).is_file(), "install the Debian package libfaketime");
+        let skewed = Self { deployment, role, file: deployment.folder().join("clock") };
+        skewed.step(seconds);
+        let process = deployment.process(role);
+        process.set_env("LD_PRELOAD", Some(FAKETIME.to_owned()));
+        process.set_env("FAKETIME_TIMESTAMP_FILE", Some(skewed.file.display().to_string()));
+        process.set_env("FAKETIME_NO_CACHE", Some("1".to_owned()));
+        process.set_env("FAKETIME_DONT_FAKE_MONOTONIC", Some("1".to_owned()));
+        process.kill();
+        deployment.restart(role).await.unwrap();
+        skewed
+    }
+
+    fn step(&self, seconds: i32) {
+        let new = self.file.with_extension("new");
+        std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
+        std::fs::rename(new, &self.file).unwrap();
+    }
+
+    /// How many seconds the clock of a gateway is off, by the id that it gives to a request.
+    async fn gateway_is_off(&self) -> i64 {
+        let gateway = self.deployment.client_of_gateway(0);
+        let reply = gateway.call(Method::GET, "/v2/").send().await.unwrap();
+        let id: ulid::Ulid = reply.header("x-request-id").unwrap().parse().unwrap();
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+        (i64::try_from(id.timestamp_ms()).unwrap() - i64::try_from(now).unwrap()) / 1000
+    }
+
+    /// How many seconds the clock of a process was off when it began to answer; a server that looks at a clock which steps
+    /// back goes on saying the later date.
+    async fn began_off(&self) -> i64 {
+        let admin = self.deployment.process(self.role).address("admin").unwrap();
+        let reply =
+            Client::new(format!("http://{admin}")).call(Method::GET, "/healthz").send().await.unwrap();
+        let date = httpdate::parse_http_date(reply.header("date").unwrap()).unwrap();
+        let date = date.duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+        i64::try_from(date.as_secs()).unwrap() - i64::try_from(now.as_secs()).unwrap()
+    }
+
+    async fn right_again(self) {
+        self.deployment.process(self.role).set_env("LD_PRELOAD", None);
+        self.deployment.process(self.role).kill();
+        self.deployment.restart(self.role).await.unwrap();
+    }
+}
+
+/// Pushes and pulls by either gateway, with the same tokens.
+async fn both_gateways_serve(deployment: &Deployment, name: &str) -> Image {
+    let image = Content::named(name).image(2, 20_000);
+    let scope = format!("repository:{name}:pull,push");
+    for (pusher, puller) in [(0, 1), (1, 0)] {
+        let token = deployment.client_of_gateway(pusher).fresh_token(&[&scope]).await.unwrap();
+        deployment.client_of_gateway(pusher).repository(name).push_image("v1", &image).await.unwrap();
+        let path = format!("/v2/{name}/manifests/v1");
+        let reply = deployment.client_of_gateway(puller).call(Method::GET, &path).bearer(&token).send().await;
+        assert_eq!(reply.unwrap().expect(200).unwrap().body, image.manifest.bytes);
+        deployment.client_of_gateway(puller).repository(name).pull_image("v1", &image).await.unwrap();
+    }
+    image
+}
+
+async fn wrong_clocks(engine: Engine, roles: &[&str]) {
+    let setting = Setting::new(Layout::RolesApart, engine).with_gateways(2);
+    let deployment = Deployment::builder(setting)
+        .with_env("BERTH__METADATA__REVIEW_FLOOR_SECONDS", "60")
+        .with_env("BERTH__METADATA__REVIEW_DELAY_SECONDS", "0")
+        .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "0")
+        .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1")
+        .start()
+        .await
+        .unwrap();
+    for role in roles {
+        for off in [600, -600] {
+            let skewed = Skewed::start(&deployment, role, off).await;
+            assert!((skewed.began_off().await - i64::from(off)).abs() < 60, "{role} has a wrong clock");
+            let image = both_gateways_serve(&deployment, &format!("clock/{role}-{off}")).await;
+            // Blobs that no manifest holds are safe for the floor, whatever the machine thinks.
+            let alone = Content::named(role).layer(1000 + usize::try_from(off.abs()).unwrap());
+            let repository = deployment.client_of_gateway(0).repository(format!("clock/{role}-{off}"));
+            repository.push_blob(&alone).await.unwrap().expect(201).unwrap();
+
+            skewed.step(-off);
+            if role.starts_with("gateway") {
+                assert!((skewed.gateway_is_off().await + i64::from(off)).abs() < 60, "{role} has stepped");
+            }
+            // At once, whatever was told before the step.
+            deployment
+                .client_of_gateway(0)
+                .repository(repository.name())
+                .pull_image("v1", &image)
+                .await
+                .unwrap();
+            both_gateways_serve(&deployment, &format!("clock/{role}-{off}-stepped")).await;
+            assert!(repository.has_blob(&alone.digest).await.unwrap());
+            skewed.right_again().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t16_a_wrong_clock_on_one_machine_of_a_fleet_is_not_seen() {
+    wrong_clocks(Engine::Postgres, &["gateway-1", "metadata", "instance-manager", "blob-store"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t16_a_wrong_clock_on_one_gateway_over_sqlite_is_not_seen() {
+    wrong_clocks(Engine::Sqlite, &["gateway-1"]).await;
+}
+
+/// A token's five minutes are the deployment's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: a token's lifetime in real time"]
+async fn long_t16_an_expired_token_is_refused_by_a_gateway_whose_clock_is_slow() {
+    let setting = Setting::new(Layout::RolesApart, Engine::Postgres).with_gateways(2);
+    let deployment = Deployment::builder(setting).start().await.unwrap();
+    both_gateways_serve(&deployment, "clock/slow").await;
+    let skewed = Skewed::start(&deployment, "gateway-1", -600).await;
+    let token = deployment.client().fresh_token(&["repository:clock/slow:pull"]).await.unwrap();
+    let began = std::time::Instant::now();
+    let status = |gateway: usize| {
+        let client = deployment.client_of_gateway(gateway);
+        let call = client.call(Method::GET, "/v2/clock/slow/manifests/v1").bearer(&token);
+        async move { call.send().await.unwrap().status }
+    };
+    while began.elapsed() < Duration::from_secs(295) {
+        assert_eq!((status(0).await, status(1).await), (200, 200), "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(65)).await;
+    assert_eq!((status(0).await, status(1).await), (401, 401));
+    skewed.right_again().await;
+}
