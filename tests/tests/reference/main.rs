@@ -10,12 +10,14 @@
 )]
 
 mod answer;
+mod client;
 mod collect;
 mod manifest;
 mod pool;
 mod reduce;
 mod registry;
 mod request;
+mod stage;
 mod step;
 mod trial;
 mod upload;
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 use berth_testkit::{Content, Deployment, Engine, Layout, Setting};
 
 use reduce::Runner;
+use stage::Stage;
 use step::{Dice, Rates, Step};
 
 /// What is run in one setting.
@@ -33,74 +36,89 @@ struct Plan {
     setting: Setting,
     /// Milliseconds; none: nothing is collected.
     floor: Option<u64>,
+    /// Clients at once, of which the first one causes the crashes.
+    clients: usize,
     sequences: usize,
     steps: usize,
     /// No new sequence is begun after this.
     budget: Duration,
-    rates: Rates,
 }
 
-/// Where the seeds begin, and how many there are.
-fn seeds(plan: &Plan) -> (u64, usize) {
-    match std::env::var("BERTH_SEED") {
-        Ok(seed) => (seed.parse().expect("BERTH_SEED is a number"), 1),
-        Err(_) => (1, plan.sequences),
+impl Plan {
+    fn rates(&self, client: usize) -> Rates {
+        let kills = if client == 0 { 60 } else { 0 };
+        Rates { kills, cuts: 40, waits: if self.floor.is_some() { 20 } else { 0 } }
     }
-}
 
-fn steps(seed: u64, count: usize, rates: Rates) -> Vec<Step> {
-    let mut content = Content::seeded(seed);
-    let mut dice = Dice(&mut content);
-    (0..count).map(|_| dice.step(rates)).collect()
-}
-
-async fn deployment(setting: Setting, floor: Option<u64>) -> Deployment {
-    let mut builder = Deployment::builder(setting);
-    if let Some(floor) = floor {
-        builder = builder
-            .with_env("BERTH__METADATA__REVIEW_FLOOR_SECONDS", (floor / 1000).to_string())
-            .with_env("BERTH__METADATA__REVIEW_DELAY_SECONDS", "0")
-            .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
-            .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1");
+    /// The sequences of a seed, one for each client.
+    fn sequences(&self, seed: u64) -> Vec<Vec<Step>> {
+        let clients = 0..self.clients;
+        clients
+            .map(|client| {
+                let mut content = Content::seeded(seed.wrapping_mul(1_000).wrapping_add(client as u64));
+                let mut dice = Dice(&mut content);
+                (0..self.steps).map(|_| dice.step(self.rates(client))).collect()
+            })
+            .collect()
     }
-    builder.start().await.unwrap()
+
+    async fn stage(&self) -> Stage {
+        let mut builder = Deployment::builder(self.setting);
+        if let Some(floor) = self.floor {
+            builder = builder
+                .with_env("BERTH__METADATA__REVIEW_FLOOR_SECONDS", (floor / 1000).to_string())
+                .with_env("BERTH__METADATA__REVIEW_DELAY_SECONDS", "0")
+                .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
+                .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1");
+        }
+        Stage::new(builder.start().await.unwrap(), self.floor)
+    }
 }
 
 async fn compare(plan: Plan) {
+    let (first, count) = match std::env::var("BERTH_SEED") {
+        Ok(seed) => (seed.parse().expect("BERTH_SEED is a number"), 1),
+        Err(_) => (1, plan.sequences as u64),
+    };
+    let runner = Runner::new(plan.stage().await);
     let began = Instant::now();
-    let runner = Runner::new(deployment(plan.setting, plan.floor).await, plan.floor);
-    let (first, count) = seeds(&plan);
     let mut done = 0;
-    for seed in first..first + count as u64 {
+    for seed in first..first + count {
         if began.elapsed() > plan.budget {
             break;
         }
-        let steps = steps(seed, plan.steps, plan.rates);
-        if let Err(error) = runner.run(&steps).await {
-            let shorter = runner.shorten(&steps, Duration::from_secs(120)).await;
+        let sequences = plan.sequences(seed);
+        let outcome = match &sequences[..] {
+            [steps] => runner.run(steps).await,
+            _ => runner.run_together(&sequences).await,
+        };
+        if let Err(error) = outcome {
+            let shorter = match &sequences[..] {
+                [steps] => runner.shorten(steps, Duration::from_secs(120)).await,
+                _ => "several clients' sequences are not made shorter".to_owned(),
+            };
             panic!("BERTH_SEED={seed} on {:?}:\n{error}\n\nshorter:\n{shorter}", plan.setting);
         }
         done += 1;
     }
+    let (setting, clients, took) = (plan.setting, plan.clients, began.elapsed());
     eprintln!(
-        "{:?}: {done} sequences of {} steps from BERTH_SEED={first} in {:?}: {}",
-        plan.setting,
-        plan.steps,
-        began.elapsed(),
+        "{setting:?}, {clients} clients: {done} sequences from seed {first} in {took:?}: {}",
         runner.summary()
     );
 }
 
-const SHORT: Rates = Rates { kills: 60, cuts: 40, waits: 0 };
+/// The floor where things are collected.
+const FLOOR: u64 = 2_000;
 
 fn short(layout: Layout, engine: Engine) -> Plan {
     Plan {
         setting: Setting::new(layout, engine),
         floor: None,
-        sequences: 10,
-        steps: 100,
-        budget: Duration::from_secs(40),
-        rates: SHORT,
+        clients: 1,
+        sequences: 8,
+        steps: 120,
+        budget: Duration::from_secs(12),
     }
 }
 
@@ -122,4 +140,14 @@ async fn the_service_answers_as_the_reference_with_roles_apart_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_service_answers_as_the_reference_with_roles_apart_on_postgres() {
     compare(short(Layout::RolesApart, Engine::Postgres)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_clients_beside_collection_in_one_process_on_sqlite() {
+    compare(Plan { floor: Some(FLOOR), clients: 3, ..short(Layout::OneProcess, Engine::Sqlite) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_clients_beside_collection_with_roles_apart_on_postgres() {
+    compare(Plan { floor: Some(FLOOR), clients: 3, ..short(Layout::RolesApart, Engine::Postgres) }).await;
 }

@@ -1,5 +1,7 @@
 //! A small pool of content, so that requests of a random sequence are often about the same things.
 
+use std::collections::BTreeMap;
+
 use berth_oci::{Digest, MediaType};
 use berth_testkit::{Blob, Content, descriptor};
 use bytes::Bytes;
@@ -15,6 +17,8 @@ pub(crate) const TAGS: [&str; 4] = ["a", "b", "v1.0", "Z_z"];
 /// Content and names of one trial.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
+    /// Whether others have the same content.
+    pub(crate) is_shared: bool,
     pub(crate) repositories: Vec<String>,
     pub(crate) blobs: Vec<Blob>,
     pub(crate) manifests: Vec<Blob>,
@@ -55,18 +59,25 @@ pub(crate) const UNTYPED: usize = 3;
 pub(crate) const BROKEN: usize = 11;
 
 impl Pool {
-    /// Everything under a namespace that nobody else uses; no two of them share content but what is empty.
-    pub(crate) fn new(namespace: &str) -> Self {
-        let mut content = Content::named(namespace);
+    /// Repositories in a namespace that nobody else uses, and the content of a salt. Pools of the same salt share it; of
+    /// different ones only what is empty.
+    pub(crate) fn new(namespace: &str, salt: &str) -> Self {
+        let mut content = Content::named(salt);
         let sizes = [600, 1_000, 5_000, 70_000, 0, 300_000];
         let blobs: Vec<_> = sizes.iter().map(|size| content.layer(*size)).collect();
         let mut manifests: Vec<Blob> = Vec::new();
         for (number, parts) in PARTS.iter().enumerate() {
-            manifests.push(manifest(namespace, number, *parts, &blobs, &manifests));
+            manifests.push(manifest(salt, number, *parts, &blobs, &manifests));
         }
         let names = ["app", "base", "deep/er"];
         let repositories = names.iter().map(|name| format!("{namespace}/{name}")).collect();
-        Self { repositories, blobs, manifests }
+        Self { is_shared: namespace != salt, repositories, blobs, manifests }
+    }
+
+    /// Every blob by both digests.
+    pub(crate) fn by_digest(&self) -> BTreeMap<Digest, Bytes> {
+        let blobs = self.blobs.iter();
+        blobs.flat_map(|blob| digests(&blob.bytes).map(|digest| (digest, blob.bytes.clone()))).collect()
     }
 
     /// A blob's digest, by one of two algorithms.

@@ -9,36 +9,44 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_testkit::Deployment;
-
 use crate::{
+    pool::Pool,
+    stage::Stage,
     step::Step,
     trial::{Counts, Trial},
 };
 
-/// A deployment for many trials, each in a namespace of its own.
+/// Runs trials on a deployment, each in a namespace of its own.
 pub(crate) struct Runner {
-    deployment: Deployment,
-    floor: Option<u64>,
+    stage: Stage,
     trials: AtomicUsize,
     total: Mutex<(Counts, BTreeMap<String, usize>)>,
 }
 
 impl Runner {
-    pub(crate) fn new(deployment: Deployment, floor: Option<u64>) -> Self {
-        Self { deployment, floor, trials: AtomicUsize::new(1), total: Mutex::default() }
+    pub(crate) fn new(stage: Stage) -> Self {
+        Self { stage, trials: AtomicUsize::new(1), total: Mutex::default() }
     }
 
     /// One trial; what happened and where it went wrong.
     pub(crate) async fn run(&self, steps: &[Step]) -> Result<(), String> {
-        for process in self.deployment.processes() {
-            if process.pid().is_none() {
-                process.start().await.map_err(|error| format!("{error:#}"))?;
-            }
-        }
+        self.run_with(steps, None).await
+    }
+
+    /// Several at once, with the same content.
+    pub(crate) async fn run_together(&self, sequences: &[Vec<Step>]) -> Result<(), String> {
+        let salt = format!("shared{}", self.trials.load(Ordering::Relaxed));
+        let trials = sequences.iter().map(|steps| self.run_with(steps, Some(&salt)));
+        futures::future::try_join_all(trials).await.map(|_| ())
+    }
+
+    async fn run_with(&self, steps: &[Step], salt: Option<&str>) -> Result<(), String> {
+        self.stage.ensure().await.map_err(|error| format!("{error:#}"))?;
         // In the order of the numbers, so that nothing is listed after a trial's own repositories.
         let number = self.trials.fetch_add(1, Ordering::Relaxed);
-        let trial = Trial::new(&self.deployment, &format!("trial{number:06}"), self.floor).await;
+        let namespace = format!("trial{number:06}");
+        let pool = Pool::new(&namespace, salt.unwrap_or(&namespace));
+        let trial = Trial::new(&self.stage, pool).await;
         let mut trial = trial.map_err(|error| format!("{error:#}"))?;
         let outcome = trial.run(steps).await;
         let mut total = self.total.lock().unwrap();
@@ -90,17 +98,16 @@ impl Runner {
 
     pub(crate) fn summary(&self) -> String {
         let total = self.total.lock().unwrap();
-        format!("{:?}, answers {:?}", total.0, total.1)
+        format!("{} kills, {:?}, {:?}", self.stage.kills(), total.0, total.1)
     }
 }
 
 impl Counts {
     fn add(&mut self, other: Self) {
         self.requests += other.requests;
-        self.kills += other.kills;
         self.lost += other.lost;
         self.forked += other.forked;
-        self.unavailable += other.unavailable;
+        self.resolved += other.resolved;
         self.collected += other.collected;
     }
 }

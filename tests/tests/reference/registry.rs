@@ -27,6 +27,8 @@ pub(crate) struct Registry {
     pub(crate) sessions: BTreeMap<String, Session>,
     /// Milliseconds that what nobody needs is safe for; none when nothing is collected.
     pub(crate) floor: Option<u64>,
+    /// Blobs that somebody else may have in a repository of theirs.
+    pub(crate) others: BTreeMap<Digest, Bytes>,
 }
 
 /// A repository.
@@ -132,10 +134,12 @@ impl Registry {
                 }
             }
             Request::Mount { repository, digest, .. } => {
-                if self.find_link(digest).is_some() {
-                    after.mount(repository, *digest, &Seen::default(), at);
+                let is_ours = self.find_link(digest).is_some();
+                if is_ours || self.others.contains_key(digest) {
+                    after.mount(repository, *digest, &Seen { status: 201, ..Seen::default() }, at);
                     worlds.push(after);
-                } else {
+                }
+                if !is_ours {
                     worlds.push(with_repository(repository));
                 }
             }
@@ -186,10 +190,10 @@ impl Registry {
     }
 
     fn mount(&mut self, name: &str, digest: Digest, seen: &Seen, at: Moment) -> Answer {
-        let Some(link) = self.find_link(&digest) else {
+        let theirs = self.others.get(&digest).filter(|_| seen.status == 201);
+        let Some(bytes) = self.find_link(&digest).map(|link| &link.bytes).or(theirs).cloned() else {
             return self.start(name, None, seen, at);
         };
-        let bytes = link.bytes.clone();
         self.make(name, at).link(digest, bytes, at);
         created(name, digest)
     }

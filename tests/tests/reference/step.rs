@@ -5,7 +5,7 @@ use berth_testkit::Content;
 
 use crate::pool::{BLOBS, MANIFESTS, REPOSITORIES, TAGS};
 
-pub(crate) const SLOTS: usize = 4;
+pub(crate) const SLOTS: usize = 3;
 
 /// What a client does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,23 +196,23 @@ impl Dice<'_> {
 
     fn upload(&mut self) -> Action {
         let slot = self.below(SLOTS);
-        match self.below(16) {
-            0..3 => {
+        match self.below(20) {
+            0..4 => {
                 let algorithm = self.one_in(3).then(|| self.one_in(2));
                 Action::Start { slot, repository: self.repository(), blob: self.blob(), algorithm }
             }
-            3..5 => {
+            4..6 => {
                 let from = self.one_in(2).then(|| self.repository());
                 Action::Mount { slot, repository: self.repository(), blob: self.blob(), from }
             }
-            5 => Action::Ask { slot, elsewhere: self.one_in(5) },
-            6..11 => {
+            6 => Action::Ask { slot, elsewhere: self.one_in(5) },
+            7..14 => {
                 let shift = [-600, -1, 1, 100_000][self.below(4)];
                 let shift = if self.one_in(6) { shift } else { 0 };
                 let percent = [0, 10, 50, 100][self.below(4)];
                 Action::Append { slot, percent, ranged: !self.one_in(3), shift, lie: self.one_in(20) }
             }
-            11..15 => Action::Finish {
+            14..19 => Action::Finish {
                 slot,
                 rest: !self.one_in(5),
                 ranged: self.one_in(2),

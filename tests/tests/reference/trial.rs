@@ -7,81 +7,64 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use berth_testkit::{Deployment, Reply};
+use berth_testkit::Reply;
 use tokio::sync::oneshot;
 
 use crate::{
     answer::Seen,
-    pool::{BLOBS, BROKEN, MANIFESTS, Pool, REPOSITORIES, TAGS, UNTYPED},
+    client::Memory,
+    pool::Pool,
     registry::{Moment, Registry},
-    request::{By, Request},
-    step::{Action, Fault, Reference, SLOTS, Step},
+    request::Request,
+    stage::Stage,
+    step::{Action, Fault, Step},
     wire::Wire,
 };
 
 /// More possibilities than this are a fault of the trial.
 const MOST_WORLDS: usize = 300;
-/// A session that nobody started.
-const NO_SESSION: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
-
-/// An upload that the client remembers.
-#[derive(Clone, Debug)]
-struct Slot {
-    repository: usize,
-    session: String,
-    blob: usize,
-    /// Bytes that it has, as the client was last told.
-    offset: usize,
-}
 
 /// How much happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) requests: usize,
-    pub(crate) kills: usize,
+    /// Answers that were lost.
     pub(crate) lost: usize,
-    /// Lost requests that were found to have been carried out, or not.
+    /// Lost requests after which there were several possibilities.
     pub(crate) forked: usize,
-    /// 503 after a restart.
-    pub(crate) unavailable: usize,
+    /// Answers that showed that something was collected.
     pub(crate) collected: usize,
+    /// Answers that left one of several possibilities.
+    pub(crate) resolved: usize,
 }
 
 pub(crate) struct Trial<'a> {
-    deployment: &'a Deployment,
+    stage: &'a Stage,
     wire: Wire,
-    pool: Pool,
+    memory: Memory,
     worlds: Vec<Registry>,
-    slots: [Option<Slot>; SLOTS],
-    is_counting: bool,
     clock: Instant,
-    restarted: Instant,
     pub(crate) counts: Counts,
     pub(crate) history: Vec<String>,
     /// How often which request had which status, without the last look.
     pub(crate) statuses: BTreeMap<String, usize>,
+    is_last_look: bool,
 }
 
 impl<'a> Trial<'a> {
-    pub(crate) async fn new(
-        deployment: &'a Deployment,
-        namespace: &str,
-        floor: Option<u64>,
-    ) -> anyhow::Result<Self> {
-        let pool = Pool::new(namespace);
-        let wire = Wire::new(deployment, &pool.repositories).await?;
+    /// In a namespace of its own.
+    pub(crate) async fn new(stage: &'a Stage, pool: Pool) -> anyhow::Result<Self> {
+        let others = if pool.is_shared { pool.by_digest() } else { BTreeMap::new() };
         Ok(Self {
-            deployment,
-            wire,
-            pool,
-            worlds: vec![Registry { floor, ..Registry::default() }],
-            slots: Default::default(),
-            is_counting: true,
+            stage,
+            wire: stage.wire(&pool.repositories).await?,
+            memory: Memory::new(pool),
+            worlds: vec![Registry { floor: stage.floor, others, ..Registry::default() }],
             clock: Instant::now(),
-            restarted: Instant::now(),
             counts: Counts::default(),
             history: Vec::new(),
             statuses: BTreeMap::new(),
+            is_last_look: false,
         })
     }
 
@@ -92,8 +75,12 @@ impl<'a> Trial<'a> {
             self.step(step).await.with_context(|| format!("step {number}, {step:?}"))?;
         }
         self.history.push("everything that can be seen".to_owned());
-        self.is_counting = false;
-        self.look_at_everything().await.context("after the last step")
+        self.is_last_look = true;
+        for request in self.memory.everything() {
+            // One that a crash cut off is asked again.
+            while self.plain(&request).await.context("after the last step")?.is_none() {}
+        }
+        Ok(())
     }
 
     async fn step(&mut self, step: &Step) -> anyhow::Result<()> {
@@ -101,230 +88,31 @@ impl<'a> Trial<'a> {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         }
         if let Some(Fault::Before { victim }) = step.fault {
-            self.kill(victim);
-            self.start_again(victim).await?;
+            self.stage.crash(victim, None).await?;
+            self.wire = self.stage.reconnected(&self.wire);
         }
-        if let Action::Append { slot, .. } | Action::Finish { slot, .. } = step.action
-            && let Some(known) = self.slots[slot].clone()
-            && !self.is_settled(&known.session)
+        if let Some(upload) = self.memory.continued(&step.action)
+            && !self.is_settled(&upload.session)
         {
             // A client that doesn't know where its upload stands asks.
-            let ask = self.ask(&known);
-            self.plain(&ask).await?;
+            let ask = self.memory.ask(&upload);
+            while self.plain(&ask).await?.is_none() {}
         }
-        let requests = self.requests(&step.action);
+        let requests = self.memory.requests(&step.action);
         let disturbed = match &step.fault {
             None | Some(Fault::Before { .. }) => None,
-            Some(Fault::During { victim, .. } | Fault::Amid { victim, .. }) => {
-                Some(victim % requests.len().max(1))
-            }
-            Some(Fault::Cut { percent, .. }) => Some(percent % requests.len().max(1)),
+            Some(Fault::During { victim, .. } | Fault::Amid { victim, .. }) => Some(*victim),
+            Some(Fault::Cut { percent, .. }) => Some(*percent),
         };
+        let disturbed = disturbed.map(|number| number % requests.len().max(1));
         for (number, request) in requests.iter().enumerate() {
-            match &step.fault {
-                Some(fault) if disturbed == Some(number) => {
-                    self.disturbed(request, fault, &step.action).await?
-                }
-                _ => {
-                    let reply = self.plain(request).await?;
-                    self.remember(&step.action, request, reply.as_ref());
-                }
-            }
+            let reply = match &step.fault {
+                Some(fault) if disturbed == Some(number) => self.disturbed(request, fault).await?,
+                _ => self.plain(request).await?,
+            };
+            self.memory.remember(&step.action, request, reply.as_ref());
         }
         Ok(())
-    }
-
-    // --- from steps to requests --------------------------------------------------------------------------------------
-
-    fn ask(&self, slot: &Slot) -> Request {
-        Request::Ask {
-            repository: self.pool.repositories[slot.repository].clone(),
-            session: slot.session.clone(),
-        }
-    }
-
-    fn slot(&self, number: usize) -> Slot {
-        let nobody =
-            Slot { repository: number % REPOSITORIES, session: NO_SESSION.to_owned(), blob: 0, offset: 0 };
-        self.slots[number].clone().unwrap_or(nobody)
-    }
-
-    fn put(&self, repository: usize, manifest: usize, by: By) -> Request {
-        let pushed = &self.pool.manifests[manifest];
-        Request::PutManifest {
-            repository: self.pool.repositories[repository].clone(),
-            by,
-            tags: Vec::new(),
-            media_type: pushed.media_type.clone(),
-            bytes: pushed.bytes.clone(),
-        }
-    }
-
-    fn by(&self, manifest: usize, reference: Reference) -> By {
-        match reference {
-            Reference::Tag(tag) => By::Tag(TAGS[tag].to_owned()),
-            Reference::Sha256 => By::Digest(self.pool.manifest_digest(manifest, false)),
-            Reference::Sha512 => By::Digest(self.pool.manifest_digest(manifest, true)),
-            Reference::Wrong => By::Digest(self.pool.manifest_digest((manifest + 1) % MANIFESTS, false)),
-        }
-    }
-
-    /// What a client that pushes a manifest sends, children first.
-    fn push(&self, repository: usize, manifest: usize, by: By) -> Vec<Request> {
-        let mut requests = Vec::new();
-        for child in self.pool.children_of(manifest) {
-            requests.extend(self.push(repository, *child, self.by(*child, Reference::Sha256)));
-        }
-        for blob in self.pool.blobs_of(manifest) {
-            requests.push(Request::Whole {
-                repository: self.pool.repositories[repository].clone(),
-                digest: self.pool.blob_digest(blob, false),
-                bytes: self.pool.blobs[blob].bytes.clone(),
-            });
-        }
-        requests.push(self.put(repository, manifest, by));
-        requests
-    }
-
-    fn requests(&self, action: &Action) -> Vec<Request> {
-        let name = |repository: usize| self.pool.repositories[repository].clone();
-        let one = match action.clone() {
-            Action::Wait(_) => return Vec::new(),
-            Action::Push { repository, manifest, tag } => {
-                let reference = tag.map_or(Reference::Sha256, Reference::Tag);
-                return self.push(repository, manifest, self.by(manifest, reference));
-            }
-            Action::Start { repository, algorithm, .. } => {
-                let algorithm = algorithm.map(|sha512| self.pool.blob_digest(0, sha512).algorithm());
-                Request::Start { repository: name(repository), algorithm }
-            }
-            Action::Whole { repository, blob, sha512, wrong } => Request::Whole {
-                repository: name(repository),
-                digest: self.pool.blob_digest(if wrong { (blob + 1) % BLOBS } else { blob }, sha512),
-                bytes: self.pool.blobs[blob].bytes.clone(),
-            },
-            Action::Mount { repository, blob, from, .. } => {
-                // Whether anybody has the empty blob is not for one trial to say.
-                let blob = if self.pool.blobs[blob].bytes.is_empty() { 0 } else { blob };
-                let digest = self.pool.blob_digest(blob, false);
-                Request::Mount { repository: name(repository), digest, from: from.map(name) }
-            }
-            Action::Ask { slot, elsewhere } => {
-                let mut slot = self.slot(slot);
-                slot.repository = (slot.repository + usize::from(elsewhere)) % REPOSITORIES;
-                self.ask(&slot)
-            }
-            Action::Append { slot, percent, ranged, shift, lie } => {
-                let slot = self.slot(slot);
-                let blob = &self.pool.blobs[slot.blob].bytes;
-                let start = slot.offset.min(blob.len());
-                let bytes = blob.slice(start..blob.len().min(start + blob.len() * percent / 100));
-                let first = (slot.offset as u64).saturating_add_signed(shift);
-                let first = (ranged && !bytes.is_empty()).then_some(first);
-                let lie = u64::from(lie);
-                Request::Append {
-                    repository: name(slot.repository),
-                    session: slot.session,
-                    first,
-                    lie,
-                    bytes,
-                }
-            }
-            Action::Finish { slot, rest, ranged, sha512, wrong } => {
-                let slot = self.slot(slot);
-                let blob = &self.pool.blobs[slot.blob].bytes;
-                let bytes =
-                    if rest { blob.slice(slot.offset.min(blob.len())..) } else { bytes::Bytes::new() };
-                let digest =
-                    self.pool.blob_digest(if wrong { (slot.blob + 1) % BLOBS } else { slot.blob }, sha512);
-                let first = ranged.then_some(slot.offset as u64);
-                Request::Finish {
-                    repository: name(slot.repository),
-                    session: slot.session,
-                    first,
-                    bytes,
-                    digest,
-                }
-            }
-            Action::Cancel { slot } => {
-                let slot = self.slot(slot);
-                Request::Cancel { repository: name(slot.repository), session: slot.session }
-            }
-            Action::Put { repository, manifest, by, tags, wrong_type } => {
-                let mut request = self.put(repository, manifest, self.by(manifest, by));
-                if let Request::PutManifest { tags: with, media_type, by, .. } = &mut request {
-                    if matches!(by, By::Digest(_)) {
-                        *with = tags.into_iter().map(|tag| TAGS[tag].to_owned()).collect();
-                        with.sort();
-                        with.dedup();
-                    }
-                    if wrong_type && manifest == UNTYPED {
-                        *media_type = berth_oci::MediaType::DOCKER_MANIFEST.to_owned();
-                    } else if wrong_type {
-                        *media_type = "application/vnd.example+json".to_owned();
-                    }
-                }
-                request
-            }
-            Action::Manifest { repository, manifest, by, head } => {
-                Request::Manifest { repository: name(repository), by: self.by(manifest, by), head }
-            }
-            Action::DeleteManifest { repository, manifest, by } => {
-                Request::DeleteManifest { repository: name(repository), by: self.by(manifest, by) }
-            }
-            Action::Blob { repository, blob, sha512, head, range } => {
-                let digest = self.pool.blob_digest(blob, sha512);
-                Request::Blob { repository: name(repository), digest, head, range }
-            }
-            Action::DeleteBlob { repository, blob, sha512 } => Request::DeleteBlob {
-                repository: name(repository),
-                digest: self.pool.blob_digest(blob, sha512),
-            },
-            Action::Tags { repository, n, last } => {
-                Request::Tags { repository: name(repository), n, last: last.map(|tag| TAGS[tag].to_owned()) }
-            }
-            Action::Referrers { repository, manifest, kind, n } => {
-                let config = self.pool.blobs[0].media_type.as_str();
-                let kinds = ["application/vnd.example.signature", "application/vnd.example.note", config];
-                let kind = kind.map(|kind| kinds[kind].to_owned());
-                let subject = self.pool.manifest_digest(manifest, false);
-                Request::Referrers { repository: name(repository), subject, kind, n }
-            }
-            Action::Catalog { n, last } => {
-                let namespace = name(0).split('/').next().unwrap_or_default().to_owned();
-                Request::Catalog { n, last: last.map_or(namespace, name) }
-            }
-        };
-        vec![one]
-    }
-
-    /// What the client knows after an answer.
-    fn remember(&mut self, action: &Action, request: &Request, reply: Option<&Reply>) {
-        let (session, bytes) = match reply {
-            Some(reply) => (Seen::of(reply).session, reply.session_bytes()),
-            None => return,
-        };
-        let status = reply.map_or(0, |reply| reply.status);
-        if let (
-            Action::Start { slot, repository, blob, .. } | Action::Mount { slot, repository, blob, .. },
-            202,
-            Some(session),
-        ) = (action, status, session)
-        {
-            self.slots[*slot] = Some(Slot { repository: *repository, session, blob: *blob, offset: 0 });
-            return;
-        }
-        let (Request::Append { session, .. }
-        | Request::Ask { session, .. }
-        | Request::Finish { session, .. }) = request
-        else {
-            return;
-        };
-        let known = self.slots.iter_mut().flatten().filter(|known| known.session == *session);
-        if let (202 | 204 | 416, Some(bytes)) = (status, bytes) {
-            let offset = usize::try_from(bytes).unwrap();
-            known.for_each(|known| known.offset = offset);
-        }
     }
 
     // --- requests ----------------------------------------------------------------------------------------------------
@@ -334,37 +122,42 @@ impl<'a> Trial<'a> {
     }
 
     fn is_settled(&self, session: &str) -> bool {
-        let sessions = self.worlds.iter().filter_map(|world| world.sessions.get(session));
-        sessions.into_iter().all(crate::upload::Session::is_settled)
+        let mut sessions = self.worlds.iter().filter_map(|world| world.sessions.get(session));
+        sessions.all(crate::upload::Session::is_settled)
     }
 
-    /// Sends a request and compares the answer. None: there was no answer but that it can't be served now.
+    /// Sends a request and compares the answer. None: it was lost in a crash that another caused, or just before.
     async fn plain(&mut self, request: &Request) -> anyhow::Result<Option<Reply>> {
-        let mut renewed = false;
-        loop {
-            let sent = self.now();
+        let mut outcome = None;
+        let sent = self.now();
+        for _ in 0..2 {
             self.counts.requests += 1;
-            let reply = self.wire.send(request).await.with_context(|| format!("no answer to {request:?}"))?;
-            if reply.status == 401 && !renewed {
-                // The path leads to another repository by now, or the token is too old: nothing was done.
-                renewed = true;
-                self.wire = Wire::new(self.deployment, &self.pool.repositories).await?;
-                continue;
+            let answered = self.wire.send(request).await;
+            let is_refused = answered.as_ref().is_ok_and(|reply| reply.status == 401);
+            outcome = Some(answered);
+            if !is_refused {
+                break;
             }
-            let at = Moment { sent, received: self.now() };
-            if reply.status == 503 && self.restarted.elapsed() < Duration::from_secs(10) {
-                self.counts.unavailable += 1;
-                self.fork(request, request.body().map_or(0, bytes::Bytes::len), true, at)?;
-                self.note(request, "503");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                return Ok(None);
-            }
-            self.compare(request, &reply, at)?;
-            if let Request::Ask { .. } = request {
-                self.remember(&Action::Wait(0), request, Some(&reply));
-            }
-            return Ok(Some(reply));
+            // The path leads to another repository by now, or the token is too old: nothing was done.
+            self.wire = self.stage.wire(&self.memory.pool.repositories).await?;
         }
+        let at = Moment { sent, received: self.now() };
+        match outcome.context("not sent")? {
+            Ok(reply) if reply.status != 503 || !self.stage.is_disturbed() => {
+                self.compare(request, &reply, at)?;
+                self.memory.remember(&Action::Wait(0), request, Some(&reply));
+                return Ok(Some(reply));
+            }
+            Ok(_) => {}
+            Err(error) if !self.stage.is_disturbed() => {
+                return Err(error.context(format!("no answer to {request:?}")));
+            }
+            Err(_) => {}
+        }
+        self.fork(request, request.body().map_or(0, bytes::Bytes::len), true, at)?;
+        self.note(request, "lost");
+        self.wire = self.stage.recovered(&self.wire).await;
+        Ok(None)
     }
 
     fn note(&mut self, request: &Request, outcome: &str) {
@@ -380,7 +173,7 @@ impl<'a> Trial<'a> {
 
     /// Leaves the worlds that an answer fits.
     fn compare(&mut self, request: &Request, reply: &Reply, at: Moment) -> anyhow::Result<()> {
-        if self.is_counting {
+        if !self.is_last_look {
             *self.statuses.entry(format!("{} {}", request.kind(), reply.status)).or_default() += 1;
         }
         let seen = Seen::of(reply);
@@ -412,6 +205,7 @@ impl<'a> Trial<'a> {
             differences.dedup();
             bail!("{} {}: {}", request.method(), request.target(), differences.join("\n  or "));
         }
+        self.counts.resolved += usize::from(fitting.len() < self.worlds.len());
         self.worlds = fitting;
         Ok(())
     }
@@ -436,29 +230,11 @@ impl<'a> Trial<'a> {
 
     // --- faults ------------------------------------------------------------------------------------------------------
 
-    fn kill(&mut self, victim: usize) {
-        let processes = self.deployment.processes();
-        processes[victim % processes.len()].kill();
-        self.counts.kills += 1;
-        self.restarted = Instant::now();
-    }
-
-    async fn start_again(&mut self, victim: usize) -> anyhow::Result<()> {
-        let processes = self.deployment.processes();
-        let process = &processes[victim % processes.len()];
-        process.start().await?;
-        self.restarted = Instant::now();
-        if process.address("public").is_some() {
-            self.wire = self.wire.reconnected(self.deployment);
-        }
-        Ok(())
-    }
-
     /// Sends a request with a fault meanwhile.
-    async fn disturbed(&mut self, request: &Request, fault: &Fault, action: &Action) -> anyhow::Result<()> {
+    async fn disturbed(&mut self, request: &Request, fault: &Fault) -> anyhow::Result<Option<Reply>> {
         let length = request.body().map_or(0, bytes::Bytes::len);
         let (victim, pause, percent, repeat) = match *fault {
-            Fault::Before { .. } => return Ok(()),
+            Fault::Before { .. } => return Ok(None),
             Fault::During { victim, micros, repeat } => {
                 (Some(victim), Duration::from_micros(micros), None, repeat)
             }
@@ -469,11 +245,7 @@ impl<'a> Trial<'a> {
                 (Some(victim), Duration::from_millis(15), Some(percent), repeat)
             }
             Fault::Cut { percent, repeat } if length > 0 => (None, Duration::ZERO, Some(percent), repeat),
-            Fault::Cut { .. } => {
-                let reply = self.plain(request).await?;
-                self.remember(action, request, reply.as_ref());
-                return Ok(());
-            }
+            Fault::Cut { .. } => return self.plain(request).await,
         };
         let sent = self.now();
         self.counts.requests += 1;
@@ -492,92 +264,39 @@ impl<'a> Trial<'a> {
             }
         });
         tokio::time::sleep(pause).await;
-        let outcome = match victim {
-            Some(victim) => {
-                self.kill(victim);
-                drop(go_on);
-                self.start_again(victim).await?;
-                call.await?
-            }
-            None => {
-                drop(go_on);
-                call.await?
-            }
-        };
+        match victim {
+            Some(victim) => self.stage.crash(victim, Some(go_on)).await?,
+            None => drop(go_on),
+        }
+        let outcome = call.await?;
+        if victim.is_some() {
+            self.wire = self.stage.reconnected(&self.wire);
+        }
         // Whoever was about to write down what came of it has done so.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let at = Moment { sent, received: self.now() };
         match outcome {
-            Ok(reply) if part.is_none() && ![401, 500, 503].contains(&reply.status) => {
+            Ok(reply) if part.is_none() && ![401, 503].contains(&reply.status) => {
                 self.compare(request, &reply, at)?;
-                self.remember(action, request, Some(&reply));
-                return Ok(());
-            }
-            Ok(reply) if reply.status == 500 => {
-                bail!("{}: 500 {}", request.target(), String::from_utf8_lossy(&reply.body));
+                return Ok(Some(reply));
             }
             Ok(reply) => {
                 self.fork(request, part.unwrap_or(length), part.is_none(), at)?;
                 self.note(request, &format!("lost with {}", reply.status));
+                anyhow::ensure!(reply.status != 500, "500 {}", String::from_utf8_lossy(&reply.body));
             }
             Err(error) => {
                 self.fork(request, part.unwrap_or(length), part.is_none(), at)?;
                 self.note(request, &format!("lost: {error}"));
             }
         }
-        let about_session = match request {
+        // An append without a position is repeated only by who knows that nothing of it came.
+        let is_repeatable = match request {
             Request::Append { session, first, .. } | Request::Finish { session, first, .. } => {
                 first.is_some() || self.is_settled(session)
             }
             _ => true,
         };
-        if repeat && about_session {
-            let reply = self.plain(request).await?;
-            self.remember(action, request, reply.as_ref());
-        }
-        Ok(())
-    }
-
-    // --- the end -----------------------------------------------------------------------------------------------------
-
-    /// Compares everything that a client can see.
-    async fn look_at_everything(&mut self) -> anyhow::Result<()> {
-        let mut requests = Vec::new();
-        for slot in self.slots.iter().flatten() {
-            requests.push(self.ask(slot));
-        }
-        for repository in self.pool.repositories.clone() {
-            let by = |by: By, head: bool| Request::Manifest { repository: repository.clone(), by, head };
-            requests.push(Request::Tags { repository: repository.clone(), n: None, last: None });
-            requests.extend(TAGS.iter().map(|tag| by(By::Tag((*tag).to_owned()), false)));
-            for manifest in 0..BROKEN {
-                let subject = self.pool.manifest_digest(manifest, false);
-                requests.push(by(By::Digest(subject), true));
-                requests.push(by(By::Digest(subject), false));
-                requests.push(by(By::Digest(self.pool.manifest_digest(manifest, true)), false));
-                requests.push(Request::Referrers {
-                    repository: repository.clone(),
-                    subject,
-                    kind: None,
-                    n: None,
-                });
-            }
-            for (blob, sha512) in (0..BLOBS).flat_map(|blob| [(blob, false), (blob, true)]) {
-                let digest = self.pool.blob_digest(blob, sha512);
-                for head in [false, true] {
-                    requests.push(Request::Blob {
-                        repository: repository.clone(),
-                        digest,
-                        head,
-                        range: None,
-                    });
-                }
-            }
-        }
-        requests.extend(self.requests(&Action::Catalog { n: None, last: None }));
-        for request in requests {
-            self.plain(&request).await?;
-        }
-        Ok(())
+        if repeat && is_repeatable { self.plain(request).await } else { Ok(None) }
     }
 }

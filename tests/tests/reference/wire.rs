@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use berth_testkit::{Client, Deployment, Reply};
+use berth_testkit::{Client, Reply};
 use bytes::Bytes;
 use futures::stream;
 use reqwest::Body;
@@ -19,8 +19,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// With a token for everything in `repositories`.
-    pub(crate) async fn new(deployment: &Deployment, repositories: &[String]) -> anyhow::Result<Self> {
-        let client = deployment.client();
+    pub(crate) async fn new(client: Client, repositories: &[String]) -> anyhow::Result<Self> {
         let mut scopes: Vec<String> =
             repositories.iter().map(|name| format!("repository:{name}:pull,push,delete")).collect();
         scopes.push("registry:catalog:*".to_owned());
@@ -30,8 +29,8 @@ impl Wire {
     }
 
     /// The same with the same token, wherever the gateway listens now.
-    pub(crate) fn reconnected(&self, deployment: &Deployment) -> Self {
-        Self { client: deployment.client(), token: self.token.clone() }
+    pub(crate) fn at(&self, client: Client) -> Self {
+        Self { client, token: self.token.clone() }
     }
 
     /// Sends a request; `body` instead of its own.
