@@ -69,7 +69,13 @@ impl PasswordKeeper for Keeper {
 
     fn discard(&self) -> io::Result<()> {
         let path = file_in(&self.folder);
-        gone_or(fs::remove_file(&path)).map_err(|error| named(&path, &error))
+        let discarded = || match fs::remove_file(&path) {
+            // A start that was cut short may have removed it without the sync.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            // Were it to come back after a power loss, it would name a password that is none.
+            _ => File::open(&self.folder)?.sync_all(),
+        };
+        discarded().map_err(|error| named(&path, &error))
     }
 }
 
