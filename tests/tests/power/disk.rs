@@ -11,6 +11,7 @@ use std::{
     },
     path::Path,
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use berth_testkit::Content;
@@ -356,6 +357,8 @@ impl Tree {
                     let mut file =
                         std::fs::File::options().write(true).create_new(true).mode(mode).open(&path).unwrap();
                     std::io::Write::write_all(&mut file, &entry.bytes).unwrap();
+                    // Long ago, so that what no row names counts as left behind and not as on its way.
+                    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
                     for (name, value) in &entry.attributes {
                         rustix::fs::fsetxattr(&file, name, value, rustix::fs::XattrFlags::empty()).unwrap();
                     }

@@ -11,12 +11,13 @@ mod disk;
 mod sample;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use berth_testkit::{ADMIN, Berth, Client, Content};
+use berth_testkit::{ADMIN, Berth, Client, Content, eventually};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use check::{Case, Recording, password_in, serving};
@@ -46,10 +47,19 @@ async fn stop(process: &Berth) {
     assert!(process.wait_exit(Duration::from_secs(30)).await.unwrap().success());
 }
 
-/// Records the first start, pushes, a clean stop, a start with another password, more pushes, and the stop after them.
+/// The files of blobs.
+fn objects(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { objects(&path) } else { BTreeSet::from([path]) }).collect()
+}
+
+/// Records the first start, pushes, a clean stop, a start with another password, more pushes, the deletion of an object,
+/// and the stop after that.
 async fn record(root: &Path, log: &Path, seed: u64) -> Recording {
     let data = root.join("data");
     let process = serving(&data)
+        .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
+        .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1")
         .with_env("LD_PRELOAD", recorder().to_str().unwrap())
         .with_env("FILE_RECORDER_ROOT", root.to_str().unwrap())
         .with_env("FILE_RECORDER_LOG", log.to_str().unwrap());
@@ -66,7 +76,11 @@ async fn record(root: &Path, log: &Path, seed: u64) -> Recording {
     process.start().await.unwrap();
     let given_ready = history.now();
     let client = Client::new(process.url()).with_credentials(ADMIN, &given);
+    history.cancel(&client, &mut content).await.unwrap();
+    let before = objects(&data.join("blobs"));
     history.second_part(&client, &mut content).await.unwrap();
+    let gone = || async { (!before.is_subset(&objects(&data.join("blobs")))).then_some(()) };
+    eventually("an object is deleted", gone).await.unwrap();
     stop(&process).await;
     Recording { history, made, made_ready, given, given_asked, given_ready }
 }

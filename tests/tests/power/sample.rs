@@ -31,8 +31,10 @@ pub(crate) enum Action {
     Manifest(Manifest, &'static str),
     /// What is deleted, and what goes with it.
     Delete(String, Vec<String>),
-    /// Chunks of a session that nobody ends; the last is answered at the last of these lengths.
+    /// Chunks of a session that nobody ends.
     Open(Blob, usize),
+    /// An upload that is cancelled.
+    Cancel(Blob),
 }
 
 /// A repository and a target in it, such as `/manifests/v1`.
@@ -60,7 +62,7 @@ impl Action {
             Self::Delete(target, more) => {
                 more.iter().chain([target]).map(|target| (target.clone(), None)).collect()
             }
-            Self::Open(..) => Vec::new(),
+            Self::Open(..) | Self::Cancel(_) => Vec::new(),
         }
     }
 
@@ -78,6 +80,12 @@ impl Action {
                 reply if again && reply.status == 404 => reply,
                 reply => reply.expect(202)?,
             },
+            Self::Cancel(blob) => {
+                let upload = repository.start_upload().await?;
+                let upload =
+                    repository.patch(&upload, None, blob.bytes.clone()).await?.expect(202)?.location()?;
+                repository.delete(&upload).await?.expect(204)?
+            }
             Self::Open(..) => return Ok(()),
         };
         drop(reply);
@@ -297,6 +305,11 @@ impl History {
         self.act(client, APP, Action::Delete(of_manifest(first.digest), Vec::new())).await?;
         self.act(client, APP, Action::Delete(of_blob(&small), Vec::new())).await?;
         self.act(client, OTHER, Action::Open(content.layer(1_500_000), 600_000)).await
+    }
+
+    /// Leaves an object that nothing names, for the collector.
+    pub(crate) async fn cancel(&self, client: &Client, content: &mut Content) -> anyhow::Result<()> {
+        self.act(client, OTHER, Action::Cancel(content.layer(30_000))).await
     }
 
     /// The second part: three at a time, with a layer in common.
