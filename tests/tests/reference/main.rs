@@ -23,7 +23,10 @@ mod trial;
 mod upload;
 mod wire;
 
-use std::time::{Duration, Instant};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::{Duration, Instant},
+};
 
 use berth_testkit::{Content, Deployment, Engine, Layout, Setting};
 
@@ -38,7 +41,7 @@ struct Plan {
     floor: Option<u64>,
     /// Clients at once, of which the first one causes the crashes.
     clients: usize,
-    sequences: usize,
+    first_seed: u64,
     steps: usize,
     /// No new sequence is begun after this.
     budget: Duration,
@@ -78,15 +81,13 @@ impl Plan {
 async fn compare(plan: Plan) {
     let (first, count) = match std::env::var("BERTH_SEED") {
         Ok(seed) => (seed.parse().expect("BERTH_SEED is a number"), 1),
-        Err(_) => (1, plan.sequences as u64),
+        Err(_) => (plan.first_seed, u64::MAX),
     };
     let runner = Runner::new(plan.stage().await);
     let began = Instant::now();
     let mut done = 0;
-    for seed in first..first + count {
-        if began.elapsed() > plan.budget {
-            break;
-        }
+    while done < count && began.elapsed() < plan.budget {
+        let seed = first.wrapping_add(done);
         let sequences = plan.sequences(seed);
         let outcome = match &sequences[..] {
             [steps] => runner.run(steps).await,
@@ -97,7 +98,10 @@ async fn compare(plan: Plan) {
                 [steps] => runner.shorten(steps, Duration::from_secs(120)).await,
                 _ => "several clients' sequences are not made shorter".to_owned(),
             };
-            panic!("BERTH_SEED={seed} on {:?}:\n{error}\n\nshorter:\n{shorter}", plan.setting);
+            let Plan { setting, clients, steps, .. } = plan;
+            panic!(
+                "BERTH_SEED={seed}, {setting:?}, {clients} clients, {steps} steps\n{error}\n\nshorter:\n{shorter}"
+            );
         }
         done += 1;
     }
@@ -111,43 +115,57 @@ async fn compare(plan: Plan) {
 /// The floor where things are collected.
 const FLOOR: u64 = 2_000;
 
+/// Sequences that are the same every time, as many as fit into a few seconds.
 fn short(layout: Layout, engine: Engine) -> Plan {
+    let place = u64::from(layout == Layout::RolesApart) * 2 + u64::from(engine == Engine::Postgres);
     Plan {
         setting: Setting::new(layout, engine),
         floor: None,
         clients: 1,
-        sequences: 8,
+        first_seed: 1 + 100 * place,
         steps: 120,
         budget: Duration::from_secs(12),
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_answers_as_the_reference_in_one_process_on_sqlite() {
-    compare(short(Layout::OneProcess, Engine::Sqlite)).await;
+/// Longer ones that are new every time.
+fn long(plan: Plan) -> Plan {
+    let first_seed = RandomState::new().hash_one("seed") >> 16;
+    Plan { first_seed, steps: 300, budget: Duration::from_secs(200), ..plan }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_answers_as_the_reference_in_one_process_on_postgres() {
-    compare(short(Layout::OneProcess, Engine::Postgres)).await;
+fn crowd(plan: Plan) -> Plan {
+    Plan { floor: Some(FLOOR), clients: 3, budget: Duration::from_secs(8), ..plan }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_answers_as_the_reference_with_roles_apart_on_sqlite() {
-    compare(short(Layout::RolesApart, Engine::Sqlite)).await;
+macro_rules! settings {
+    ($($name:ident $long:ident: $plan:expr;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            compare($plan).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        #[ignore = "the long form: minutes"]
+        async fn $long() {
+            compare(long($plan)).await;
+        }
+    )*};
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_answers_as_the_reference_with_roles_apart_on_postgres() {
-    compare(short(Layout::RolesApart, Engine::Postgres)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_clients_beside_collection_in_one_process_on_sqlite() {
-    compare(Plan { floor: Some(FLOOR), clients: 3, ..short(Layout::OneProcess, Engine::Sqlite) }).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_clients_beside_collection_with_roles_apart_on_postgres() {
-    compare(Plan { floor: Some(FLOOR), clients: 3, ..short(Layout::RolesApart, Engine::Postgres) }).await;
+settings! {
+    the_answers_are_the_references_in_one_process_on_sqlite long_in_one_process_on_sqlite:
+        short(Layout::OneProcess, Engine::Sqlite);
+    the_answers_are_the_references_in_one_process_on_postgres long_in_one_process_on_postgres:
+        short(Layout::OneProcess, Engine::Postgres);
+    the_answers_are_the_references_with_roles_apart_on_sqlite long_with_roles_apart_on_sqlite:
+        short(Layout::RolesApart, Engine::Sqlite);
+    the_answers_are_the_references_with_roles_apart_on_postgres long_with_roles_apart_on_postgres:
+        short(Layout::RolesApart, Engine::Postgres);
+    several_clients_beside_collection_in_one_process_on_sqlite long_several_in_one_process_on_sqlite:
+        crowd(short(Layout::OneProcess, Engine::Sqlite));
+    several_clients_beside_collection_in_one_process_on_postgres long_several_in_one_process_on_postgres:
+        crowd(short(Layout::OneProcess, Engine::Postgres));
+    several_clients_beside_collection_with_roles_apart_on_postgres long_several_with_roles_apart_on_postgres:
+        crowd(short(Layout::RolesApart, Engine::Postgres));
 }
