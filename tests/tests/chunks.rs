@@ -1,17 +1,11 @@
 //! Many small chunks cost linear bytes and syncs, counted by the store, not by the clock.
 #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
-use berth_testkit::{Client, Content, Deployment, Setting};
-use reqwest::Method;
+use berth_testkit::{Content, Deployment, Setting};
 
-/// A counter of the process, from its metrics.
+/// A counter of the process.
 async fn counter(deployment: &Deployment, name: &str) -> u64 {
-    let admin = Client::new(format!("http://{}", deployment.processes()[0].address("admin").unwrap()));
-    let reply = admin.call(Method::GET, "/metrics").send().await.unwrap();
-    let text = String::from_utf8_lossy(&reply.body).into_owned();
-    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
-        .unwrap_or_else(|| panic!("no {name} in {text}"))
+    deployment.processes()[0].metric(name).await.unwrap() as u64
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,8 +13,7 @@ use std::{
 };
 
 use berth_testkit::{
-    Blob, Client, Content, Deployment, Engine, Image, Layout, Manifest, Reply, Repository, Setting,
-    eventually,
+    Blob, Content, Deployment, Engine, Image, Layout, Manifest, Reply, Repository, Setting, eventually,
 };
 use futures::future::join_all;
 use reqwest::Method;
@@ -60,16 +59,9 @@ async fn settles_at(deployment: &Deployment, expected: usize) {
     }
 }
 
-async fn metric(deployment: &Deployment, line: &str) -> usize {
-    let admin = deployment.process("metadata").address("admin").unwrap();
-    let metrics = Client::new(format!("http://{admin}")).call(Method::GET, "/metrics").send().await.unwrap();
-    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
-    let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-    value.unwrap_or_default()
-}
-
 async fn objects_deleted(deployment: &Deployment) -> usize {
-    metric(deployment, "berth_collection_reviews_total{queue=\"object\",verdict=\"deleted\"}").await
+    let series = "berth_collection_reviews_total{queue=\"object\",verdict=\"deleted\"}";
+    deployment.process("metadata").metric(series).await.unwrap_or_default() as usize
 }
 
 // --- what goes and what stays ----------------------------------------------------------------------------------------
@@ -179,6 +171,7 @@ async fn t21_a_referrer_goes_after_its_subject(deployment: &Deployment) {
 
 async fn what_goes_and_what_stays(setting: Setting) {
     let deployment = hasty(setting).await;
+    let before = deployment.baseline();
     bytes_go_when_the_last_link_goes(&deployment).await;
     t19_one_layer_from_many_leaves_one_object(&deployment).await;
     t21_a_referrer_goes_after_its_subject(&deployment).await;
@@ -189,6 +182,7 @@ async fn what_goes_and_what_stays(setting: Setting) {
     let status = deployment.admin(&["collection", "status"], "").await.unwrap();
     assert!(status.contains("\"queue\":\"object\"") && status.contains("reclaimable_bytes"), "{status}");
     assert!(deployment.admin(&["collection", "now"], "").await.unwrap().contains("brought forward"));
+    deployment.comes_to_rest(&before).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -394,6 +388,7 @@ impl Worker {
 
 async fn t20(setting: Setting, duration: Duration, at_least: usize) {
     let deployment = hasty(setting).await;
+    let before = deployment.baseline();
     let mut content = Content::named("t20");
     let crowd = Arc::new(Crowd {
         shared: (0..10).map(|_| content.layer(4000)).collect(),
@@ -432,6 +427,7 @@ async fn t20(setting: Setting, duration: Duration, at_least: usize) {
     let notes = Blob::new("", "{}");
     let held_by_notes = usize::from(eventually_has_notes(&done, &notes).await);
     settles_at(&deployment, live.len() + held_by_notes).await;
+    deployment.comes_to_rest(&before).await.unwrap();
     for worker in &done {
         worker.check().await;
     }
@@ -455,18 +451,22 @@ async fn eventually_has_notes(workers: &[Worker], config: &Blob) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t20_collection_beside_clients_in_one_process() {
-    t20(Setting::EMBEDDED, Duration::from_secs(45), 300).await;
+    t20(Setting::EMBEDDED, Duration::from_secs(120), 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t20_collection_beside_clients_with_roles_apart() {
-    t20(APART, Duration::from_secs(45), 300).await;
+    t20(APART, Duration::from_secs(120), 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "ten minutes; the long tier"]
-async fn t20_long_collection_beside_clients() {
-    for setting in [Setting::EMBEDDED, APART] {
-        t20(setting, Duration::from_secs(600), 1000).await;
-    }
+#[ignore = "half an hour; the long tier"]
+async fn long_t20_collection_beside_clients_in_one_process() {
+    t20(Setting::EMBEDDED, Duration::from_secs(1800), 10_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "half an hour; the long tier"]
+async fn long_t20_collection_beside_clients_with_roles_apart() {
+    t20(APART, Duration::from_secs(1800), 10_000).await;
 }

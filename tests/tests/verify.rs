@@ -6,39 +6,14 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    process::Output,
     time::Duration,
 };
 
-use berth_testkit::{Blob, Client, Content, Deployment, Engine, Image, Layout, Setting, binary};
-use reqwest::Method;
+use berth_testkit::{Blob, Content, Deployment, Engine, Image, Layout, Setting, Verified, binary};
 
 const REPOSITORY: &str = "team/verified";
 /// What `berth verify` ends with when it finds something.
 const DAMAGED: i32 = 3;
-
-/// Runs `berth verify` with the configuration of the process that has metadata.
-async fn verify(deployment: &Deployment) -> Output {
-    let name = deployment.process("metadata").name();
-    let config = deployment.folder().join(format!("{name}.toml"));
-    let mut command = tokio::process::Command::new(binary());
-    command.arg("verify").arg("--config").arg(config).kill_on_drop(true).output().await.unwrap()
-}
-
-/// What it found, a line each, and its summary.
-fn findings(output: &Output) -> (BTreeSet<String>, String) {
-    let text = String::from_utf8(output.stdout.clone()).unwrap();
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let summary = lines.pop().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    (lines.into_iter().collect(), summary)
-}
-
-async fn is_clean(deployment: &Deployment) {
-    let output = verify(deployment).await;
-    let (found, summary) = findings(&output);
-    assert!(found.is_empty() && summary.ends_with(": 0 damaged, 0 orphans"), "{found:?} {summary}");
-    assert_eq!(output.status.code(), Some(0));
-}
 
 fn objects_below(folder: &Path, objects: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -96,12 +71,12 @@ fn damage(deployment: &Deployment, image: &Image) -> BTreeSet<String> {
     expected
 }
 
-async fn metric(deployment: &Deployment, line: &str) -> u64 {
-    let admin = deployment.process("metadata").address("admin").unwrap();
-    let reply = Client::new(format!("http://{admin}")).call(Method::GET, "/metrics").send().await.unwrap();
-    let text = String::from_utf8(reply.body.to_vec()).unwrap();
-    let found = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-    found.unwrap_or_else(|| panic!("no {line} in\n{text}"))
+fn found(verified: &Verified) -> BTreeSet<String> {
+    verified.findings.iter().cloned().collect()
+}
+
+async fn metric(deployment: &Deployment, series: &str) -> f64 {
+    deployment.process("metadata").metric(series).await.unwrap()
 }
 
 async fn what_is_damaged_is_named(setting: Setting) {
@@ -109,30 +84,28 @@ async fn what_is_damaged_is_named(setting: Setting) {
     let mut content = Content::named("verify");
     let (damaged, whole) = (content.image(3, 300_000), content.image(3, 300_000));
     let repository = deployment.client().repository(REPOSITORY);
-    is_clean(&deployment).await;
+    deployment.is_sound().await.unwrap();
     repository.push_image("damaged", &damaged).await.unwrap().expect(201).unwrap();
     repository.push_image("whole", &whole).await.unwrap().expect(201).unwrap();
-    is_clean(&deployment).await;
+    deployment.is_sound().await.unwrap();
 
     let expected = damage(&deployment, &damaged);
-    let (output, pulled) = tokio::join!(verify(&deployment), repository.pull_image("whole", &whole));
+    let (verified, pulled) = tokio::join!(deployment.verify(), repository.pull_image("whole", &whole));
     pulled.unwrap();
-    let (found, summary) = findings(&output);
-    assert_eq!(found, expected, "{summary}");
-    assert_eq!(
-        summary,
-        "8 blobs, 2 manifests, 9 objects, ".to_owned() + summary.split_once("objects, ").unwrap().1
-    );
-    assert!(summary.ends_with(": 3 damaged, 1 orphans"), "{summary}");
-    assert_eq!(output.status.code(), Some(DAMAGED));
+    let verified = verified.unwrap();
+    assert_eq!(found(&verified), expected);
+    assert_eq!((verified.blobs, verified.manifests, verified.objects), (8, 2, 9));
+    let orphans = verified.findings.iter().filter(|line| line.starts_with("orphan ")).count();
+    assert_eq!((verified.findings.len(), orphans), (4, 1));
+    assert_eq!(verified.exit_code, Some(DAMAGED));
     repository.pull_image("whole", &whole).await.unwrap();
 
     for kind in ["wrong_digest", "short", "missing"] {
-        assert_eq!(metric(&deployment, &format!("berth_scrub_damage{{kind=\"{kind}\"}}")).await, 1);
+        assert_eq!(metric(&deployment, &format!("berth_scrub_damage{{kind=\"{kind}\"}}")).await as u64, 1);
     }
-    assert_eq!(metric(&deployment, "berth_scrub_orphans").await, 1);
-    assert!(metric(&deployment, "berth_scrub_last_end_seconds").await > 1_700_000_000);
-    assert_eq!(metric(&deployment, "berth_scrub_objects_total").await, 16);
+    assert_eq!(metric(&deployment, "berth_scrub_orphans").await as u64, 1);
+    assert!(metric(&deployment, "berth_scrub_last_end_seconds").await > 1.7e9);
+    assert_eq!(metric(&deployment, "berth_scrub_objects_total").await as u64, 16);
     let log = deployment.process("metadata").log();
     for line in &expected {
         let (_, key) = line.rsplit_once(' ').unwrap();
@@ -147,11 +120,9 @@ async fn what_is_damaged_is_named(setting: Setting) {
 
     // Stopped: the same over the files, or, where the store has a process of its own, through that.
     deployment.process("metadata").kill();
-    let output = verify(&deployment).await;
-    assert_eq!(findings(&output).0, expected, "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(DAMAGED));
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(message.trim(), "berth: 4 findings; nothing was changed");
+    let stopped = deployment.verify().await.unwrap();
+    assert_eq!((found(&stopped), stopped.exit_code), (expected, Some(DAMAGED)));
+    assert_eq!(stopped.said, "berth: 4 findings; nothing was changed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

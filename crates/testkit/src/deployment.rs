@@ -60,6 +60,7 @@ impl Setting {
 #[derive(Clone, Debug)]
 pub struct Builder {
     setting: Setting,
+    folder: Option<PathBuf>,
     environment: Vec<(String, String)>,
 }
 
@@ -82,12 +83,19 @@ impl Builder {
         self
     }
 
+    /// Keeps everything in this folder, which is there already, and not in one of the kit's own.
+    #[must_use]
+    pub fn within(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
     /// Starts everything and waits until it is ready.
     ///
     /// # Errors
     /// When a process is not ready in time.
     pub async fn start(self) -> anyhow::Result<Deployment> {
-        let folder = janitor::new_folder("berth-");
+        let folder = self.folder.unwrap_or_else(|| janitor::new_folder("berth-"));
         let database = match self.setting.engine {
             Engine::Sqlite => None,
             Engine::Postgres => Some(Postgres::shared().await.fresh_database().await?),
@@ -171,7 +179,7 @@ impl Plan<'_> {
 impl Deployment {
     /// A deployment of `setting`.
     pub fn builder(setting: Setting) -> Builder {
-        Builder { setting, environment: Vec::new() }
+        Builder { setting, folder: None, environment: Vec::new() }
     }
 
     /// What it is.

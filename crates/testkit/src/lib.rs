@@ -11,6 +11,7 @@ mod client;
 mod content;
 mod deployment;
 mod janitor;
+mod oracle;
 mod postgres;
 mod process;
 mod proxy;
@@ -20,6 +21,7 @@ mod settings;
 pub use client::{Call, Client, Reply, Repository};
 pub use content::{Blob, Content, Image, Manifest, descriptor};
 pub use deployment::{Builder, Deployment, Engine, Layout, Setting};
+pub use oracle::{Baseline, Verified};
 pub use postgres::{Postgres, Sql};
 pub use process::{Berth, binary};
 pub use proxy::RoundRobin;
@@ -32,6 +34,11 @@ pub const PASSWORD: &str = "correct-horse-battery-staple";
 
 /// How long anything of this kit waits before it says what did not happen.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Has a folder removed when this process is gone, however it ends.
+pub fn remove_at_end(folder: &std::path::Path) {
+    janitor::folder(folder);
+}
 
 /// Asks `probe` until it has an answer, for a bounded time.
 ///

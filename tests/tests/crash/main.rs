@@ -169,6 +169,7 @@ impl Trial {
         for (change, times) in &wanted {
             assert_eq!(seen.get(change), Some(times), "{change}");
         }
+        self.deployment.is_sound().await.unwrap();
     }
 }
 
