@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_testkit::{ADMIN, Berth, Client, Content, eventually};
+use berth_testkit::{ADMIN, Berth, Client, Content, eventually, remove_at_end};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use check::{Case, Recording, password_in, serving};
@@ -39,7 +39,9 @@ fn new_folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();
     builder.prefix("berth-power-");
-    if memory.is_dir() { builder.tempdir_in(memory).unwrap() } else { builder.tempdir().unwrap() }
+    let folder = if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() }.unwrap();
+    remove_at_end(folder.path());
+    folder
 }
 
 async fn stop(process: &Berth) {
@@ -103,6 +105,9 @@ impl Checks {
         }
         assert!(self.failed.is_empty(), "{}", self.failed.join("\n\n"));
         self.started += 1;
+        if self.started.is_multiple_of(200) {
+            eprintln!("{} folders, {what}", self.started);
+        }
         let (recording, folder) = (Arc::clone(&self.recording), self.folder.join(self.started.to_string()));
         let case = Case { cut, audit, tree };
         let what = what.to_owned();
@@ -255,5 +260,5 @@ async fn t2_nothing_acknowledged_is_lost_when_the_power_fails() {
 async fn long_t2_every_folder_that_a_power_cut_may_leave() {
     let recorded = Recorded::new().await;
     recorded.everything_was_seen();
-    recorded.cut(Extent { one_in: 1, within: 8, random: 2 }).await;
+    recorded.cut(Extent { one_in: 1, within: 16, random: 2 }).await;
 }
