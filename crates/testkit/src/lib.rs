@@ -40,11 +40,6 @@ pub fn remove_at_end(folder: &std::path::Path) {
     janitor::folder(folder);
 }
 
-/// Has a folder removed when this process is gone, however it ends.
-pub fn remove_at_end(folder: &std::path::Path) {
-    janitor::folder(folder);
-}
-
 /// Asks `probe` until it has an answer, for a bounded time.
 ///
 /// # Errors
