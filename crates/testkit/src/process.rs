@@ -163,8 +163,17 @@ impl Berth {
 
     /// `http://` and the address of the public listener.
     pub fn url(&self) -> String {
-        let address = self.address("public");
-        format!("http://{}", address.unwrap_or_else(|| panic!("{} has no public listener", self.name)))
+        // It can be ready before the last of its log has been read here.
+        let started = Instant::now();
+        loop {
+            match self.address("public") {
+                Some(address) => return format!("http://{address}"),
+                None if started.elapsed() > Duration::from_secs(5) => {
+                    panic!("{} has no public listener", self.name)
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
     }
 
     /// The process id, while it runs.
