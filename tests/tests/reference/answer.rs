@@ -58,7 +58,7 @@ impl Answer {
         Self { code: Some(code), ..Self::new(status) }
     }
 
-    pub(crate) fn with(mut self, header: &'static str, value: impl ToString) -> Self {
+    pub(crate) fn with(mut self, header: &'static str, value: impl std::fmt::Display) -> Self {
         self.headers.push((header, Some(value.to_string())));
         self
     }

@@ -26,7 +26,7 @@ pub(crate) struct Slot {
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
     pub(crate) pool: Pool,
-    slots: [Option<Slot>; SLOTS],
+    pub(crate) slots: [Option<Slot>; SLOTS],
 }
 
 impl Memory {

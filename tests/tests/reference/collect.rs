@@ -1,6 +1,8 @@
 //! What collection may take from the reference: whatever nothing holds and nobody took care of within the floor. It may, it
 //! need not: the reference stays as it is until an answer shows that something went.
 
+use std::collections::BTreeMap;
+
 use berth_oci::Digest;
 
 use crate::{
@@ -12,23 +14,50 @@ use crate::{
 const MOST: usize = 4000;
 
 impl Repository {
-    /// Manifests that may be gone when an answer comes.
-    fn loose_manifests(&self, floor: u64, at: Moment) -> Vec<(Digest, u64)> {
-        let manifests = self
-            .manifests
-            .iter()
-            .filter_map(|(digest, manifest)| Some((digest, manifest, manifest.released?)));
-        manifests
-            .filter(|(digest, _, released)| {
-                at.received >= released + floor
-                    && !self.tags.values().any(|target| target == *digest)
-                    && !self.is_in_index(digest)
-            })
-            .filter(|(_, manifest, _)| {
-                manifest.subject.is_none_or(|subject| !self.manifests.contains_key(&subject))
-            })
-            .map(|(digest, _, released)| (*digest, released))
-            .collect()
+    /// Whether something keeps a manifest, when `gone` are no more.
+    fn is_kept(&self, digest: &Digest, subject: Option<Digest>, gone: &BTreeMap<Digest, u64>) -> bool {
+        let is_there = |other: &Digest| !gone.contains_key(other);
+        let mut indexes = self.manifests.iter().filter(|(_, index)| index.children.contains(digest));
+        self.tags.values().any(|target| target == digest)
+            || indexes.any(|(index, _)| is_there(index))
+            || subject.is_some_and(|subject| self.manifests.contains_key(&subject) && is_there(&subject))
+    }
+
+    /// Manifests that may be gone when an answer comes, each the first of what goes, and since when they were not kept.
+    fn loose_manifests(&self, floor: u64, at: Moment) -> BTreeMap<Digest, u64> {
+        let nothing = BTreeMap::new();
+        let released = self.manifests.iter().filter(|(digest, manifest)| {
+            manifest.is_doubtful || !self.is_kept(digest, manifest.subject, &nothing)
+        });
+        let released = released.filter_map(|(digest, manifest)| Some((*digest, manifest.released?)));
+        released.filter(|(_, since)| at.received >= since + floor).collect()
+    }
+
+    /// Remembers which manifests may be gone, before a push may keep them again. Its answer says nothing about them: what
+    /// was collected before stays gone.
+    pub(crate) fn doubt(&mut self, floor: u64, at: Moment) {
+        let mut gone = self.loose_manifests(floor, at);
+        loop {
+            let mut more = BTreeMap::new();
+            for (digest, manifest) in self.manifests.iter().filter(|(digest, _)| !gone.contains_key(digest)) {
+                let holders = gone.iter().filter(|(holder, _)| {
+                    manifest.subject == Some(**holder) || self.manifests[*holder].children.contains(digest)
+                });
+                let Some(since) = holders.map(|(_, since)| since + floor).max() else { continue };
+                if at.received >= since + floor && !self.is_kept(digest, manifest.subject, &gone) {
+                    more.insert(*digest, since);
+                }
+            }
+            if more.is_empty() {
+                break;
+            }
+            gone.append(&mut more);
+        }
+        for (digest, since) in gone {
+            if let Some(manifest) = self.manifests.get_mut(&digest) {
+                (manifest.is_doubtful, manifest.released) = (true, Some(since));
+            }
+        }
     }
 
     fn loose_links(&self, floor: u64, at: Moment) -> Vec<Digest> {

@@ -12,6 +12,7 @@
 mod answer;
 mod client;
 mod collect;
+mod likely;
 mod manifest;
 mod pool;
 mod reduce;
@@ -35,6 +36,7 @@ use stage::Stage;
 use step::{Dice, Rates, Step};
 
 /// What is run in one setting.
+#[derive(Clone, Copy)]
 struct Plan {
     setting: Setting,
     /// Milliseconds; none: nothing is collected.
@@ -78,7 +80,7 @@ impl Plan {
     }
 }
 
-async fn compare(plan: Plan) {
+async fn compare(plan: &Plan) {
     let (first, count) = match std::env::var("BERTH_SEED") {
         Ok(seed) => (seed.parse().expect("BERTH_SEED is a number"), 1),
         Err(_) => (plan.first_seed, u64::MAX),
@@ -98,7 +100,7 @@ async fn compare(plan: Plan) {
                 [steps] => runner.shorten(steps, Duration::from_secs(120)).await,
                 _ => "several clients' sequences are not made shorter".to_owned(),
             };
-            let Plan { setting, clients, steps, .. } = plan;
+            let Plan { setting, clients, steps, .. } = *plan;
             panic!(
                 "BERTH_SEED={seed}, {setting:?}, {clients} clients, {steps} steps\n{error}\n\nshorter:\n{shorter}"
             );
@@ -129,26 +131,26 @@ fn short(layout: Layout, engine: Engine) -> Plan {
 }
 
 /// Longer ones that are new every time.
-fn long(plan: Plan) -> Plan {
+fn long(plan: &Plan) -> Plan {
     let first_seed = RandomState::new().hash_one("seed") >> 16;
-    Plan { first_seed, steps: 300, budget: Duration::from_secs(200), ..plan }
+    Plan { first_seed, steps: 300, budget: Duration::from_secs(200), ..*plan }
 }
 
-fn crowd(plan: Plan) -> Plan {
-    Plan { floor: Some(FLOOR), clients: 3, budget: Duration::from_secs(8), ..plan }
+fn crowd(plan: &Plan) -> Plan {
+    Plan { floor: Some(FLOOR), clients: 3, budget: Duration::from_secs(8), ..*plan }
 }
 
 macro_rules! settings {
     ($($name:ident $long:ident: $plan:expr;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            compare($plan).await;
+            compare(&$plan).await;
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         #[ignore = "the long form: minutes"]
         async fn $long() {
-            compare(long($plan)).await;
+            compare(&long(&$plan)).await;
         }
     )*};
 }
@@ -163,9 +165,9 @@ settings! {
     the_answers_are_the_references_with_roles_apart_on_postgres long_with_roles_apart_on_postgres:
         short(Layout::RolesApart, Engine::Postgres);
     several_clients_beside_collection_in_one_process_on_sqlite long_several_in_one_process_on_sqlite:
-        crowd(short(Layout::OneProcess, Engine::Sqlite));
+        crowd(&short(Layout::OneProcess, Engine::Sqlite));
     several_clients_beside_collection_in_one_process_on_postgres long_several_in_one_process_on_postgres:
-        crowd(short(Layout::OneProcess, Engine::Postgres));
+        crowd(&short(Layout::OneProcess, Engine::Postgres));
     several_clients_beside_collection_with_roles_apart_on_postgres long_several_with_roles_apart_on_postgres:
-        crowd(short(Layout::RolesApart, Engine::Postgres));
+        crowd(&short(Layout::RolesApart, Engine::Postgres));
 }

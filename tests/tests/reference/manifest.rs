@@ -24,6 +24,8 @@ pub(crate) struct Manifest {
     annotations: Option<Value>,
     /// When its holder, an index or a subject, went.
     pub(crate) released: Option<u64>,
+    /// It may be gone, whatever keeps it now: it could be collected before that came.
+    pub(crate) is_doubtful: bool,
 }
 
 fn digest(descriptor: &Value) -> Option<Digest> {
@@ -60,6 +62,7 @@ impl Manifest {
             children: list(&document, "manifests")?,
             annotations: document.get("annotations").cloned(),
             released: None,
+            is_doubtful: false,
         })
     }
 
@@ -152,8 +155,15 @@ impl Registry {
             Some(first) => answer.with("oci-tag", first),
             None => answer.without("oci-tag"),
         };
+        let floor = self.floor;
         let repository = self.make(name, at);
         repository.listed = true;
+        if let Some(floor) = floor {
+            repository.doubt(floor, at);
+        }
+        for child in &manifest.children {
+            repository.manifests.entry(*child).and_modify(|child| child.is_doubtful = false);
+        }
         repository.manifests.insert(digest, manifest);
         repository.tags.extend(targets.into_iter().map(|tag| (tag, digest)));
         answer
@@ -165,6 +175,7 @@ impl Registry {
         let Some(manifest) = repository.manifests.get_mut(&digest) else {
             panic!("the reference has a tag without a manifest");
         };
+        manifest.is_doubtful = false;
         if head && let Some(released) = &mut manifest.released {
             *released = (*released).max(at.sent);
         }

@@ -143,11 +143,11 @@ impl Registry {
                     worlds.push(with_repository(repository));
                 }
             }
-            Request::Append { repository, session, first, lie, bytes } => {
-                // A body that was cut had no length that could contradict its range.
-                if first.is_none() || *lie == 0 || !whole {
-                    worlds = self.perhaps_appended(repository, session, *first, &bytes[..sent]);
-                }
+            // A body that was cut had no length that could contradict its range.
+            Request::Append { repository, session, first, lie, bytes }
+                if first.is_none() || *lie == 0 || !whole =>
+            {
+                worlds = self.perhaps_appended(repository, session, *first, &bytes[..sent]);
             }
             Request::Finish { repository, session, first, bytes, digest } => {
                 let first = first.filter(|_| !bytes.is_empty());

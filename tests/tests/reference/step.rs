@@ -3,7 +3,7 @@
 
 use berth_testkit::Content;
 
-use crate::pool::{BLOBS, MANIFESTS, REPOSITORIES, TAGS};
+use crate::pool::{BLOBS, MANIFESTS, REPOSITORIES, TAGS, UNTYPED};
 
 pub(crate) const SLOTS: usize = 3;
 
@@ -135,6 +135,8 @@ pub(crate) enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) action: Action,
+    /// Whether its numbers stand for what is there.
+    pub(crate) is_likely: bool,
     pub(crate) fault: Option<Fault>,
 }
 
@@ -235,7 +237,8 @@ impl Dice<'_> {
             2..5 => {
                 let tags = (0..self.below(3)).map(|_| self.below(TAGS.len())).collect();
                 let (manifest, by) = (self.below(MANIFESTS), self.reference(true));
-                Action::Put { repository, manifest, by, tags, wrong_type: self.one_in(12) }
+                let wrong_type = self.one_in(if manifest == UNTYPED { 2 } else { 12 });
+                Action::Put { repository, manifest, by, tags, wrong_type }
             }
             5..9 => {
                 let tag = self.one_in(2).then(|| self.below(TAGS.len()));
@@ -285,7 +288,7 @@ impl Dice<'_> {
             0 => Fault::Before { victim },
             1 | 2 => Fault::Amid { victim, percent, repeat },
             _ => {
-                let most = [1_000, 5_000, 20_000][self.below(3)];
+                let most = [2_000, 6_000, 20_000][self.below(3)];
                 Fault::During { victim, micros: self.0.below(most), repeat }
             }
         })
@@ -293,16 +296,15 @@ impl Dice<'_> {
 
     /// One more step.
     pub(crate) fn step(&mut self, rates: Rates) -> Step {
-        let action = match self.below(10) {
-            _ if self.0.below(1000) < rates.waits => Action::Wait(self.0.below(4_000)),
-            0..4 => self.upload(),
-            4..7 => self.write(),
-            _ => {
-                // A fault changes nothing about a read, and seldom what comes after it.
-                let fault = if self.one_in(8) { self.fault(rates) } else { None };
-                return Step { action: self.read(), fault };
-            }
+        let is_likely = !self.one_in(4);
+        let (action, is_read) = match self.below(12) {
+            _ if self.0.below(1000) < rates.waits => (Action::Wait(self.0.below(3_000)), true),
+            0..5 => (self.upload(), false),
+            5..10 => (self.write(), false),
+            _ => (self.read(), true),
         };
-        Step { action, fault: self.fault(rates) }
+        // A fault changes nothing about a read, and seldom what comes after it.
+        let fault = if is_read && !self.one_in(8) { None } else { self.fault(rates) };
+        Step { action, is_likely, fault }
     }
 }

@@ -91,14 +91,18 @@ impl<'a> Trial<'a> {
             self.stage.crash(victim, None).await?;
             self.wire = self.stage.reconnected(&self.wire);
         }
-        if let Some(upload) = self.memory.continued(&step.action)
+        let action = match step.is_likely {
+            true => self.memory.likely(&step.action, &self.worlds[0]),
+            false => step.action.clone(),
+        };
+        if let Some(upload) = self.memory.continued(&action)
             && !self.is_settled(&upload.session)
         {
             // A client that doesn't know where its upload stands asks.
             let ask = self.memory.ask(&upload);
             while self.plain(&ask).await?.is_none() {}
         }
-        let requests = self.memory.requests(&step.action);
+        let requests = self.memory.requests(&action);
         let disturbed = match &step.fault {
             None | Some(Fault::Before { .. }) => None,
             Some(Fault::During { victim, .. } | Fault::Amid { victim, .. }) => Some(*victim),
@@ -110,7 +114,7 @@ impl<'a> Trial<'a> {
                 Some(fault) if disturbed == Some(number) => self.disturbed(request, fault).await?,
                 _ => self.plain(request).await?,
             };
-            self.memory.remember(&step.action, request, reply.as_ref());
+            self.memory.remember(&action, request, reply.as_ref());
         }
         Ok(())
     }
@@ -253,24 +257,31 @@ impl<'a> Trial<'a> {
         self.counts.requests += 1;
         let (go_on, waiting) = oneshot::channel::<()>();
         let part = percent.map(|percent| length * percent / 100);
-        let (wire, asked) = (self.wire.clone(), request.clone());
-        let call = tokio::spawn(async move {
+        let wire = self.wire.clone();
+        let call = async {
             match part {
-                None => wire.send(&asked).await,
+                None => wire.send(request).await,
                 Some(part) => {
                     let then = async {
                         let _sent_or_dropped = waiting.await;
                     };
-                    wire.send_part(&asked, part, then).await
+                    wire.send_part(request, part, then).await
                 }
             }
-        });
-        tokio::time::sleep(pause).await;
-        match victim {
-            Some(victim) => self.stage.crash(victim, Some(go_on)).await?,
-            None => drop(go_on),
-        }
-        let outcome = call.await?;
+        };
+        let stage = self.stage;
+        let crash = async {
+            tokio::time::sleep(pause).await;
+            match victim {
+                Some(victim) => stage.crash(victim, Some(go_on)).await,
+                None => {
+                    drop(go_on);
+                    Ok(())
+                }
+            }
+        };
+        let (outcome, crashed) = tokio::join!(call, crash);
+        crashed?;
         if victim.is_some() {
             self.wire = self.stage.reconnected(&self.wire);
         }

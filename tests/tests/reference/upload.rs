@@ -84,6 +84,11 @@ impl Registry {
         self.session(repository, id).filter(|session| session.state == State::Open)
     }
 
+    /// Whether somebody may go on with a session.
+    pub(crate) fn is_open(&self, id: &str) -> bool {
+        self.sessions.get(id).is_some_and(|session| session.state == State::Open)
+    }
+
     pub(crate) fn start(
         &mut self,
         repository: &str,
