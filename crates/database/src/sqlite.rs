@@ -109,6 +109,9 @@ impl Sqlite {
             .pragma("cache_size", "-16384")
             .statement_cache_capacity(256);
         let mut writer = SqliteConnection::connect_with(&options.clone().create_if_missing(true)).await?;
+        // A process that was killed may have left its last COMMIT written and not synced. It is read from here on, so it
+        // must not be lost any more: folding the log into the file syncs both.
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut writer).await?;
         migrator.run_direct(None, &mut writer, false).await?;
         let mut connections = Vec::with_capacity(READERS);
         for _ in 0..READERS {
