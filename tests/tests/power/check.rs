@@ -15,8 +15,11 @@ use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     disk::Tree,
-    sample::{Expected, History},
+    sample::{History, Place},
 };
+
+/// What was found where.
+pub(crate) type Seen = BTreeMap<Place, Option<Bytes>>;
 
 /// A folder to look at.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(crate) struct Case {
     pub(crate) tree: Tree,
     /// Whether to wait for the audit trail as well.
     pub(crate) audit: bool,
+    /// What was read before the cut, and so must be read after it.
+    pub(crate) seen: Seen,
 }
 
 /// What was recorded. `ready` and `asked` are lengths of the log.
@@ -87,7 +92,12 @@ impl Case {
     }
 
     /// The administrator's password, which the file holds unless it was given.
-    async fn password(&self, data: &Path, url: &str, recording: &Recording) -> anyhow::Result<String> {
+    pub(crate) async fn password(
+        &self,
+        data: &Path,
+        url: &str,
+        recording: &Recording,
+    ) -> anyhow::Result<String> {
         let given = Client::new(url).with_credentials(ADMIN, &recording.given);
         if self.cut >= recording.given_ready {
             ensure!(!data.join("admin-password").exists(), "the file with the old password is back");
@@ -104,14 +114,16 @@ impl Case {
     /// Each place that was ever asked for has what it may have, whole.
     async fn look(&self, client: &Client, recording: &Recording) -> anyhow::Result<()> {
         let history = &recording.history;
-        let names = history.repositories();
-        let scopes: Vec<_> = names.iter().map(|name| format!("repository:{name}:pull,push,delete")).collect();
-        let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
-        let token = client.fresh_token(&scopes).await.context("signing in")?;
-        compare(client, &token, &history.expected(self.cut)).await?;
+        let found = everything(client, history).await?;
+        for (place, mut allowed) in history.expected(self.cut) {
+            allowed.retain(|one| self.seen.get(&place).is_none_or(|seen| seen == one));
+            let size = |one: &Option<Bytes>| one.as_ref().map(Bytes::len);
+            let (sizes, size) = (allowed.iter().map(size).collect::<Vec<_>>(), size(&found[&place]));
+            ensure!(allowed.contains(&found[&place]), "{place:?} has {size:?} bytes, not one of {sizes:?}");
+        }
         for (session, least, most) in history.sessions(self.cut) {
-            let call = client.call(Method::GET, &session.location).bearer(&token);
-            let bytes = call.send().await?.expect(204)?.session_bytes().context("a session without Range")?;
+            let reply = client.repository(session.repository).get(&session.location).await?.expect(204)?;
+            let bytes = reply.session_bytes().context("a session without Range")?;
             ensure!((least..=most).contains(&bytes), "a session has {bytes} bytes, not {least} to {most}");
         }
         Ok(())
@@ -186,17 +198,21 @@ async fn trail(data: &Path) -> anyhow::Result<BTreeMap<String, usize>> {
     Ok(seen)
 }
 
-async fn compare(client: &Client, token: &str, expected: &Expected) -> anyhow::Result<()> {
-    for ((repository, target), allowed) in expected {
-        let call = client.call(Method::GET, format!("/v2/{repository}{target}")).bearer(token);
+/// What is at every place of a recording.
+pub(crate) async fn everything(client: &Client, history: &History) -> anyhow::Result<Seen> {
+    let names = history.repositories();
+    let scopes: Vec<_> = names.iter().map(|name| format!("repository:{name}:pull")).collect();
+    let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+    let token = client.fresh_token(&scopes).await.context("signing in")?;
+    let mut seen = Seen::new();
+    for place in history.expected(u64::MAX).into_keys() {
+        let call = client.call(Method::GET, format!("/v2/{}{}", place.0, place.1)).bearer(&token);
         let reply = call.header("accept", "application/vnd.oci.image.manifest.v1+json, */*").send().await?;
-        let found: Option<Bytes> = match reply.status {
+        let found = match reply.status {
             404 => None,
-            _ => Some(reply.expect(200).with_context(|| format!("{repository}{target}"))?.body),
+            _ => Some(reply.expect(200).with_context(|| format!("{place:?}"))?.body),
         };
-        let size = found.as_ref().map(Bytes::len);
-        let sizes: Vec<_> = allowed.iter().map(|one| one.as_ref().map(Bytes::len)).collect();
-        ensure!(allowed.contains(&found), "{repository}{target} has {size:?} bytes, not one of {sizes:?}");
+        seen.insert(place, found);
     }
-    Ok(())
+    Ok(seen)
 }

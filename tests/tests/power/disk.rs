@@ -40,8 +40,11 @@ pub(crate) fn read(log: &Path) -> Vec<Record> {
     let (mut records, mut rest) = (Vec::new(), bytes.as_slice());
     let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
     let half = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap()) as usize;
-    while !rest.is_empty() {
-        let (head, after) = rest.split_at(25);
+    // The last line of a program that was killed may be cut.
+    while let Some((head, after)) = rest.split_at_checked(25) {
+        if after.len() < half(&head[17..21]) + half(&head[21..25]) {
+            break;
+        }
         let (first, after) = after.split_at(half(&head[17..21]));
         let (second, after) = after.split_at(half(&head[21..25]));
         let end = (bytes.len() - after.len()) as u64;
@@ -91,7 +94,7 @@ struct State {
     names: BTreeMap<String, Node>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inode {
     mode: u32,
     /// As it was made.
@@ -185,7 +188,7 @@ fn rename(names: &mut BTreeMap<String, Node>, change: &Change) {
 }
 
 /// The folder that is watched, and all in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Disk {
     root: String,
     inodes: Vec<Inode>,
@@ -305,6 +308,25 @@ impl Disk {
         let mut tree = Tree(Vec::new());
         self.collect(0, "", &mut fate, &mut tree);
         tree
+    }
+
+    /// The same disk under another folder, to which all of it was written: a program goes on after the one before was
+    /// killed, and nothing is more certain than before.
+    pub(crate) fn moved(&self, root: &Path) -> Self {
+        let mut disk = self.clone();
+        disk.root = root.display().to_string();
+        disk.numbers.clear();
+        disk.number(0, root);
+        disk
+    }
+
+    fn number(&mut self, node: Node, path: &Path) {
+        self.numbers.insert(std::fs::symlink_metadata(path).unwrap().ino(), node);
+        for (name, child) in self.inodes[node].names.clone() {
+            if !name.ends_with("-shm") {
+                self.number(child, &path.join(name));
+            }
+        }
     }
 
     fn state_of(&self, node: Node, fate: &mut Fate<'_>) -> State {

@@ -9,6 +9,7 @@
 mod check;
 mod disk;
 mod sample;
+mod twice;
 
 use std::{
     collections::BTreeSet,
@@ -20,9 +21,10 @@ use std::{
 use berth_testkit::{ADMIN, Berth, Client, Content, eventually, remove_at_end};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use check::{Case, Recording, password_in, serving};
+use check::{Case, Recording, Seen, password_in, serving};
 use disk::{Disk, Fate, Record, Tree};
 use sample::History;
+use twice::killed_then_cut;
 
 /// Folders that are checked at the same time.
 const AT_ONCE: usize = 4;
@@ -49,6 +51,14 @@ async fn stop(process: &Berth) {
     assert!(process.wait_exit(Duration::from_secs(30)).await.unwrap().success());
 }
 
+/// The process with the recorder in it.
+fn recorded(process: Berth, root: &Path, log: &Path) -> Berth {
+    process
+        .with_env("LD_PRELOAD", recorder().to_str().unwrap())
+        .with_env("FILE_RECORDER_ROOT", root.to_str().unwrap())
+        .with_env("FILE_RECORDER_LOG", log.to_str().unwrap())
+}
+
 /// The files of blobs.
 fn objects(folder: &Path) -> BTreeSet<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -59,12 +69,9 @@ fn objects(folder: &Path) -> BTreeSet<PathBuf> {
 /// and the stop after that.
 async fn record(root: &Path, log: &Path, seed: u64) -> Recording {
     let data = root.join("data");
-    let process = serving(&data)
+    let process = recorded(serving(&data), root, log)
         .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
-        .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1")
-        .with_env("LD_PRELOAD", recorder().to_str().unwrap())
-        .with_env("FILE_RECORDER_ROOT", root.to_str().unwrap())
-        .with_env("FILE_RECORDER_LOG", log.to_str().unwrap());
+        .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1");
     process.start().await.unwrap();
     let history = History::new(log.to_owned());
     let (made, made_ready) = (password_in(&data).unwrap(), history.now());
@@ -98,7 +105,11 @@ struct Checks {
 }
 
 impl Checks {
-    async fn start(&mut self, what: &str, cut: u64, audit: bool, tree: Tree) {
+    /// Starts a check when there is a place for it.
+    async fn start<F>(&mut self, what: String, check: impl FnOnce(Arc<Recording>, PathBuf) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
         let place = Arc::clone(&self.places).acquire_owned().await.unwrap();
         while let Some(ended) = self.running.try_join_next() {
             self.failed.extend(ended.unwrap().err());
@@ -108,14 +119,17 @@ impl Checks {
         if self.started.is_multiple_of(200) {
             eprintln!("{} folders, {what}", self.started);
         }
-        let (recording, folder) = (Arc::clone(&self.recording), self.folder.join(self.started.to_string()));
-        let case = Case { cut, audit, tree };
-        let what = what.to_owned();
+        let check = check(Arc::clone(&self.recording), self.folder.join(self.started.to_string()));
         self.running.spawn(async move {
-            let outcome = case.check(&recording, folder).await;
+            let outcome = check.await;
             drop(place);
             outcome.map_err(|error| format!("{what}: {error:#}"))
         });
+    }
+
+    async fn folder(&mut self, what: String, cut: u64, audit: bool, tree: Tree) {
+        let case = Case { cut, audit, tree, seen: Seen::new() };
+        self.start(what, |recording, place| async move { case.check(&recording, place).await }).await;
     }
 
     async fn end(mut self) -> usize {
@@ -170,6 +184,15 @@ impl Recorded {
         assert!(differences.is_empty(), "not as recorded:\n{}", differences.join("\n"));
     }
 
+    /// The last syncs before each answer: what is answered is written, and not certain before.
+    fn decisive(&self) -> BTreeSet<usize> {
+        let last_before = |answer: u64| {
+            let before = self.records.partition_point(|record| record.end <= answer);
+            (0..before).rev().find(|index| self.records[*index].is_sync())
+        };
+        self.recording.history.answers().into_iter().filter_map(last_before).collect()
+    }
+
     /// Cuts the power all along.
     async fn cut(&self, extent: Extent) {
         let began = Instant::now();
@@ -183,6 +206,7 @@ impl Recorded {
         };
         let (mut disk, total) = (Disk::new(&self.root), self.records.len());
         let mut choice = Content::seeded(self.seed ^ 1);
+        let decisive = self.decisive();
         let mut answers = self.recording.history.answers().into_iter().peekable();
         let (mut news, mut certain, mut answered) = (false, 0, 0);
         for (index, record) in self.records.iter().enumerate() {
@@ -197,7 +221,14 @@ impl Recorded {
             if news && next.is_none_or(Record::is_sync) {
                 (news, certain) = (false, certain + 1);
                 let tree = disk.after_cut(Fate::Dropped);
-                checks.start(&format!("{what}, only what is certain"), cut, certain % 4 == 0, tree).await;
+                checks.folder(format!("{what}, only what is certain"), cut, certain % 4 == 0, tree).await;
+            }
+            if decisive.contains(&(index + 1)) {
+                let disk = disk.clone();
+                let check = |recording: Arc<Recording>, place| async move {
+                    killed_then_cut(disk, cut, &recording, place).await
+                };
+                checks.start(format!("{what}, after a kill and a start"), check).await;
             }
             let in_long_write = next.is_some_and(|next| next.goes_on(record));
             if in_long_write && index % extent.within != 0 {
@@ -205,14 +236,14 @@ impl Recorded {
             }
             if choice.below(extent.one_in) == 0 {
                 let tree = disk.after_cut(Fate::Kept);
-                checks.start(&format!("{what}, all of it there"), cut, false, tree).await;
+                checks.folder(format!("{what}, all of it there"), cut, false, tree).await;
             }
             for number in 0..extent.random {
                 if choice.below(extent.one_in) == 0 {
                     let own = self.seed.wrapping_add(number << 32).wrapping_add(index as u64);
                     let tree = disk.after_cut(Fate::Random(&mut Content::seeded(own)));
                     checks
-                        .start(&format!("{what}, of the rest what seed {own} says"), cut, false, tree)
+                        .folder(format!("{what}, of the rest what seed {own} says"), cut, false, tree)
                         .await;
                 }
             }
@@ -231,7 +262,7 @@ impl Recorded {
         for record in self.records.iter().take_while(|record| record.end <= cut) {
             disk.apply(record);
         }
-        let case = Case { cut, audit: false, tree: disk.after_cut(Fate::Dropped) };
+        let case = Case { cut, audit: false, tree: disk.after_cut(Fate::Dropped), seen: Seen::new() };
         let place = tempfile::tempdir_in(self.folder.path()).unwrap();
         let outcome = case.check(&self.recording, place.path().join("broken")).await;
         outcome.expect_err("what was never synced is not missed").to_string()

@@ -176,13 +176,14 @@ impl History {
         Ok(())
     }
 
-    /// Every place that was ever asked for, and what may be there after a cut at `cut`.
+    /// Every place that is ever asked for, and what may be there after a cut at `cut`.
     pub(crate) fn expected(&self, cut: u64) -> Expected {
         let mut expected = Expected::new();
         let mut steps = self.steps.lock().unwrap().clone();
         steps.sort_by_key(|step| step.asked);
         for step in &steps {
             for (target, after) in step.action.outcome() {
+                // Before it is asked for, nothing is there.
                 let allowed = expected.entry((step.repository, target)).or_insert_with(|| vec![None]);
                 if step.answered <= cut {
                     *allowed = vec![after];
