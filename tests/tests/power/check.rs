@@ -31,6 +31,8 @@ pub(crate) struct Case {
     pub(crate) audit: bool,
     /// What was read before the cut, and so must be read after it.
     pub(crate) seen: Seen,
+    /// The password that was read before the cut.
+    pub(crate) password: Option<String>,
 }
 
 /// What was recorded. `ready` and `asked` are lengths of the log.
@@ -107,6 +109,8 @@ impl Case {
             return Ok(recording.given.clone());
         }
         let password = password_in(data)?;
+        let same = self.password.as_ref().is_none_or(|before| *before == password);
+        ensure!(same, "the password is another one than before the cut");
         ensure!(self.cut < recording.made_ready || password == recording.made, "another password was made");
         Ok(password)
     }

@@ -25,9 +25,9 @@ pub(crate) async fn killed_then_cut(
     let tree = disk.after_cut(Fate::Kept);
     tree.write(&root);
     let mut disk = disk.moved(&root);
-    let mut case = Case { cut, tree, audit: false, seen: Seen::new() };
-    let end;
-    (case.seen, end) = read_all(&case, recording, &root, &log).await.context("after the kill")?;
+    let mut case = Case { cut, tree, audit: false, seen: Seen::new(), password: None };
+    let (seen, password, end) = read_all(&case, recording, &root, &log).await.context("after the kill")?;
+    (case.seen, case.password) = (seen, Some(password));
     for record in disk::read(&log).iter().take_while(|record| record.end <= end) {
         disk.apply(record);
     }
@@ -36,13 +36,13 @@ pub(crate) async fn killed_then_cut(
     Ok(std::fs::remove_dir_all(&place)?)
 }
 
-/// What a start on the folder answers, and how long the log was after the last answer.
+/// What a start on the folder answers, its password, and how long the log was after the last answer.
 async fn read_all(
     case: &Case,
     recording: &Recording,
     root: &Path,
     log: &Path,
-) -> anyhow::Result<(Seen, u64)> {
+) -> anyhow::Result<(Seen, String, u64)> {
     let data = root.join("data");
     let process = recorded(serving(&data), root, log);
     process.start().await?;
@@ -51,5 +51,5 @@ async fn read_all(
     let seen = everything(&client, &recording.history).await?;
     let end = std::fs::metadata(log)?.len();
     process.kill();
-    Ok((seen, end))
+    Ok((seen, password, end))
 }
