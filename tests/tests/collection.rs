@@ -26,14 +26,7 @@ const APART: Setting = Setting::new(Layout::RolesApart, Engine::Postgres);
 
 /// A deployment that waits for nothing but the floor.
 async fn hasty(setting: Setting) -> Deployment {
-    Deployment::builder(setting)
-        .with_env("BERTH__METADATA__REVIEW_FLOOR_SECONDS", FLOOR.as_secs().to_string())
-        .with_env("BERTH__METADATA__REVIEW_DELAY_SECONDS", "0")
-        .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
-        .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1")
-        .start()
-        .await
-        .unwrap()
+    Deployment::builder(setting).collecting_at_once().start().await.unwrap()
 }
 
 fn files_below(folder: &Path) -> usize {

@@ -50,6 +50,11 @@ pub struct Config {
     pub review_delay_seconds: u64,
     /// How many seconds an object outlives its last row, so that downloads that run can end.
     pub object_grace_seconds: u64,
+    /// How many seconds an upload that nobody goes on with is kept after its last change. Less than a minute ends uploads
+    /// under slow clients.
+    pub upload_life_seconds: u64,
+    /// How many seconds the end of an upload is remembered, so that a closing request that is repeated gets its answer again.
+    pub closed_upload_seconds: u64,
     /// No call to storage that an upload made is under way for longer than this many seconds; so long the object of an
     /// expired upload is kept.
     pub longest_operation_seconds: u64,
@@ -70,6 +75,8 @@ impl Default for Config {
             review_floor_seconds: 3600,
             review_delay_seconds: 24 * 3600,
             object_grace_seconds: 3600,
+            upload_life_seconds: 24 * 3600,
+            closed_upload_seconds: 3600,
             longest_operation_seconds: 3600,
             collection_poll_seconds: 10,
             scrub_interval_seconds: 7 * 24 * 3600,
@@ -90,6 +97,14 @@ impl Config {
 
     pub(crate) fn object_grace(&self) -> Duration {
         Duration::from_secs(self.object_grace_seconds)
+    }
+
+    pub(crate) fn upload_life(&self) -> Duration {
+        Duration::from_secs(self.upload_life_seconds)
+    }
+
+    pub(crate) fn closed_upload(&self) -> Duration {
+        Duration::from_secs(self.closed_upload_seconds)
     }
 
     pub(crate) fn longest_operation(&self) -> Duration {

@@ -17,11 +17,6 @@ use crate::{
     store::{self, statements as sql},
 };
 
-/// How long an open session lives after its last change.
-const SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// How long a closed session is remembered, for a repeated request.
-pub(crate) const CLOSED_LIFE: Duration = Duration::from_secs(3600);
-
 /// A session as a client sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Upload {
@@ -213,6 +208,8 @@ struct Start {
     algorithm: Option<Algorithm>,
     store_id: String,
     object_key: String,
+    /// How long it lives without a change.
+    life: Duration,
 }
 
 async fn start(tx: &mut Transaction, input: &Start) -> Result<()> {
@@ -227,7 +224,7 @@ async fn start(tx: &mut Transaction, input: &Start) -> Result<()> {
         input.store_id.as_str(),
         input.object_key.as_str(),
         now,
-        now.plus(SESSION_LIFE),
+        now.plus(input.life),
     ];
     tx.execute(&sql::ADD_SESSION, args).await?;
     berth_service::crash::point("start_upload.before_commit");
@@ -278,7 +275,8 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     }
     let args = args![session.repository.as_str(), digest.to_bytes(), instance, now];
     tx.execute(&sql::ADD_LINK, args).await?;
-    let args = args![upload.to_string(), digest.to_bytes(), stored_size, now, now.plus(CLOSED_LIFE)];
+    let remembered = now.plus(metadata.config.closed_upload());
+    let args = args![upload.to_string(), digest.to_bytes(), stored_size, now, remembered];
     tx.execute(&sql::COMMIT_SESSION, args).await?;
     berth_service::crash::point("commit_upload.before_commit");
     Ok(())
@@ -327,7 +325,9 @@ impl Metadata {
         let id = UploadId::new(self.ids.ulid());
         let object_key = format!("i/{}/{}", access.instance, self.ids.ulid());
         let store_id = self.config.store_id.clone();
-        let input = Arc::new(Start { access, maker: self.maker(), id, algorithm, store_id, object_key });
+        let life = self.config.upload_life();
+        let input =
+            Arc::new(Start { access, maker: self.maker(), id, algorithm, store_id, object_key, life });
         self.database
             .write("start_upload", move |tx| {
                 let input = Arc::clone(&input);
@@ -450,6 +450,7 @@ impl Metadata {
 
     async fn advance(&self, progress: Progress, renew: bool) -> Result<(Timestamp, Option<Algorithm>)> {
         let (progress, leases) = (Arc::new(progress), Arc::clone(&self.leases));
+        let life = self.config.upload_life();
         self.database
             .write("advance_upload", move |tx| {
                 let (progress, leases) = (Arc::clone(&progress), Arc::clone(&leases));
@@ -466,7 +467,7 @@ impl Metadata {
                             progress.hash_state.as_slice(),
                             until,
                             now,
-                            now.plus(SESSION_LIFE),
+                            now.plus(life),
                         ];
                         if let Some(row) = tx.optional(&sql::ADVANCE_SESSION, args).await? {
                             leases.renew(&id, progress.epoch, now);
@@ -532,7 +533,7 @@ impl Metadata {
                     let size = store::stored_size(session.size)?;
                     let args = args![session.store_id, session.object_key, grace, size];
                     tx.execute(&sql::ADD_OBJECT_DELETE, args).await?;
-                    let args = args![id, epoch, now, now.plus(CLOSED_LIFE)];
+                    let args = args![id, epoch, now, now.plus(metadata.config.closed_upload())];
                     tx.execute(&sql::CANCEL_SESSION, args).await?;
                     berth_service::crash::point("cancel_upload.before_commit");
                     Ok::<_, Error>(epoch)

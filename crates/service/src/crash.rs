@@ -54,7 +54,20 @@ pub const POINTS: &[&str] = &[
     "delete_tag.committed",
     "delete_manifest.before_commit",
     "delete_manifest.committed",
-    // Metadata's collector: an object that nothing names, between its claim, its end and the end of its row.
+    // Metadata's collector: each review that deletes, and an expired upload.
+    "collect_manifest.before_commit",
+    "collect_manifest.committed",
+    "collect_link.before_commit",
+    "collect_link.committed",
+    "collect_blob.before_commit",
+    "collect_blob.committed",
+    "collect_repository.before_commit",
+    "collect_repository.committed",
+    "collect_session.before_commit",
+    "collect_session.committed",
+    "forget_sessions.before_commit",
+    "forget_sessions.committed",
+    // An object that nothing names, between its claim, its end and the end of its row.
     "collect_object.claimed",
     "collect_object.deleted",
     "collect_object.finished",

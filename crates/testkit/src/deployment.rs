@@ -83,6 +83,15 @@ impl Builder {
         self
     }
 
+    /// Collection waits for nothing but the floor, which is two seconds.
+    #[must_use]
+    pub fn collecting_at_once(self) -> Self {
+        self.with_env("BERTH__METADATA__REVIEW_FLOOR_SECONDS", "2")
+            .with_env("BERTH__METADATA__REVIEW_DELAY_SECONDS", "0")
+            .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
+            .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1")
+    }
+
     /// Keeps everything in this folder, which is there already, and not in one of the kit's own.
     #[must_use]
     pub fn within(mut self, folder: impl Into<PathBuf>) -> Self {

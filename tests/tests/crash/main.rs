@@ -6,6 +6,7 @@
     reason = "a test ends with what can't be had, and says what it did for whoever has to repeat it"
 )]
 
+mod collecting;
 mod push;
 
 use std::{
@@ -57,6 +58,11 @@ fn least_times(point: &str) -> u64 {
     }
 }
 
+/// The points that a push comes by.
+fn of_a_push() -> impl Iterator<Item = &'static str> + Clone {
+    POINTS.iter().copied().filter(|point| !collecting::is_of_collection(point))
+}
+
 fn shuffled(points: impl IntoIterator<Item = &'static str>, random: &mut Content) -> Vec<&'static str> {
     let mut left: Vec<_> = points.into_iter().collect();
     let mut mixed = Vec::with_capacity(left.len());
@@ -78,16 +84,16 @@ fn plans(runs: usize, random: &mut Content) -> [Plan; 2] {
     for role in roles.iter().cycle().take(runs / 2) {
         let queue = queues.entry(role).or_default();
         if queue.is_empty() {
-            *queue = shuffled(POINTS.iter().copied().filter(|point| role_of(point) == *role), random);
+            *queue = shuffled(of_a_push().filter(|point| role_of(point) == *role), random);
         }
         let point = queue.pop().unwrap();
         used.insert(point);
         apart.push((point, *role));
     }
-    let fresh = shuffled(POINTS.iter().copied().filter(|point| !used.contains(point)), random);
+    let fresh = shuffled(of_a_push().filter(|point| !used.contains(point)), random);
     let mut together = fresh;
     while together.len() < runs - apart.len() {
-        together.extend(shuffled(POINTS.iter().copied(), random));
+        together.extend(shuffled(of_a_push(), random));
     }
     together.truncate(runs - apart.len());
     [
@@ -203,37 +209,53 @@ fn read(log: &PathBuf) -> (BTreeSet<String>, Vec<String>) {
     (reached, died)
 }
 
-async fn deaths(runs: usize) {
+/// So many deaths of a push, and so many of the collector.
+async fn deaths(runs: usize, of_collection: usize) {
     let seed = match std::env::var("BERTH_SEED") {
         Ok(seed) => seed.parse().expect("BERTH_SEED is a number"),
         Err(_) => RandomState::new().hash_one("seed") >> 16,
     };
     eprintln!("BERTH_SEED={seed}");
     let folder = tempfile::tempdir().unwrap();
-    let logs = ["together", "apart"].map(|name| folder.path().join(name));
-    let [together, apart] = plans(runs, &mut Content::seeded(seed));
+    let logs =
+        ["together", "apart", "collecting together", "collecting apart"].map(|name| folder.path().join(name));
+    let mut random = Content::seeded(seed);
+    let [together, apart] = plans(runs, &mut random);
+    let mut points = Vec::new();
+    while points.len() < of_collection {
+        points.extend(shuffled(
+            POINTS.iter().copied().filter(|point| collecting::is_of_collection(point)),
+            &mut random,
+        ));
+    }
+    let (first, second) = points[..of_collection].split_at(of_collection / 2);
+    let settings = [together.setting, apart.setting];
     tokio::join!(
         trial(together, seed.wrapping_mul(2), &logs[0]),
-        trial(apart, seed.wrapping_mul(2).wrapping_add(1 << 32), &logs[1])
+        trial(apart, seed.wrapping_mul(2).wrapping_add(1 << 32), &logs[1]),
+        collecting::trial(settings[0], first, seed.wrapping_mul(2).wrapping_add(1 << 33), &logs[2]),
+        collecting::trial(settings[1], second, seed.wrapping_mul(2).wrapping_add(1 << 34), &logs[3]),
     );
-    let (mut reached, mut died) = read(&logs[0]);
-    let (also_reached, also_died) = read(&logs[1]);
-    reached.extend(also_reached);
-    died.extend(also_died);
-    assert_eq!(died.len(), runs, "each run has one death");
-    let at: BTreeSet<_> = died.iter().collect();
-    assert_eq!(at.len(), runs.min(POINTS.len()), "deaths at different points");
+    let (mut reached, mut died) = (BTreeSet::new(), Vec::new());
+    for log in &logs {
+        let (also_reached, also_died) = read(log);
+        reached.extend(also_reached);
+        died.extend(also_died);
+    }
+    assert_eq!(died.len(), runs + of_collection, "each run has one death");
+    let at: BTreeSet<_> = died.iter().filter(|point| !collecting::is_of_collection(point)).collect();
+    assert_eq!(at.len(), runs.min(of_a_push().count()), "deaths at different points");
     let never: Vec<_> = POINTS.iter().filter(|point| !reached.contains(**point)).collect();
     assert!(never.is_empty(), "points that were never reached: {never:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t1_nothing_acknowledged_is_lost_in_20_crashes() {
-    deaths(20).await;
+    Box::pin(deaths(14, 6)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "the long form: some minutes"]
 async fn long_t1_nothing_acknowledged_is_lost_in_200_crashes() {
-    deaths(200).await;
+    Box::pin(deaths(160, 40)).await;
 }

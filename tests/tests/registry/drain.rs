@@ -79,6 +79,25 @@ async fn slow_download(
 
 async fn work_in_progress_ends_well(setting: Setting) {
     let deployment = Deployment::builder(setting).start().await.unwrap();
+    end_in_the_middle(&deployment).await;
+}
+
+/// The same while collection deletes what was let go right before: it stops and goes on like everything else.
+async fn work_in_progress_ends_well_beside_collection(setting: Setting) {
+    let deployment = Deployment::builder(setting).collecting_at_once().start().await.unwrap();
+    let baseline = deployment.baseline();
+    let garbage = deployment.client().repository("t22/garbage");
+    let mut content = Content::named("t22-garbage");
+    for number in 0..40 {
+        let image = content.image(2, 5_000);
+        garbage.push_image(&format!("v{number}"), &image).await.unwrap();
+        garbage.delete(&format!("manifests/{}", image.manifest.digest)).await.unwrap().expect(202).unwrap();
+    }
+    end_in_the_middle(&deployment).await;
+    deployment.comes_to_rest(&baseline).await.unwrap();
+}
+
+async fn end_in_the_middle(deployment: &Deployment) {
     let repository = deployment.client().repository("t22/app");
     let image = seeded(&repository).await;
     let token = repository.token().await.unwrap();
@@ -152,6 +171,16 @@ async fn t22_work_in_progress_ends_well_in_one_process_on_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t22_work_in_progress_ends_well_at_a_gateway_apart() {
     work_in_progress_ends_well(Setting::new(Layout::RolesApart, Engine::Postgres)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t22_work_in_progress_ends_well_beside_collection_in_one_process() {
+    work_in_progress_ends_well_beside_collection(Setting::EMBEDDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t22_work_in_progress_ends_well_beside_collection_with_roles_apart() {
+    work_in_progress_ends_well_beside_collection(Setting::new(Layout::RolesApart, Engine::Postgres)).await;
 }
 
 /// A client that never ends its upload does not hold up the end, and finds its session afterwards.

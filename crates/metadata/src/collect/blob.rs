@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_database::{Transaction, args};
 
-use super::{Seen, Verdict};
+use super::{Seen, Verdict, crash_when_deleted};
 use crate::{
     Metadata,
     error::Result,
@@ -48,9 +48,14 @@ impl Metadata {
             .database
             .write("review_next_blob", move |tx| {
                 let input = Arc::clone(&input);
-                Box::pin(async move { review(tx, &input.0, &input.1).await })
+                Box::pin(async move {
+                    let outcome = review(tx, &input.0, &input.1).await;
+                    crash_when_deleted(&outcome, "collect_blob.before_commit");
+                    outcome
+                })
             })
             .await;
+        crash_when_deleted(&outcome, "collect_blob.committed");
         self.settle(outcome, &seen, &sql::BACK_OFF_BLOB).await
     }
 }

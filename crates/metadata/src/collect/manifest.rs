@@ -7,7 +7,7 @@ use berth_model::RepositoryId;
 use berth_oci::{Digest, ErrorCode};
 use berth_service::Timestamp;
 
-use super::{PRINCIPAL, Seen, Verdict};
+use super::{PRINCIPAL, Seen, Verdict, crash_when_deleted};
 use crate::{
     Metadata,
     access::{Access, Binding},
@@ -167,9 +167,14 @@ impl Metadata {
             .database
             .write("review_next_manifest", move |tx| {
                 let input = Arc::clone(&input);
-                Box::pin(async move { review(tx, &input.0, &input.1).await })
+                Box::pin(async move {
+                    let outcome = review(tx, &input.0, &input.1).await;
+                    crash_when_deleted(&outcome, "collect_manifest.before_commit");
+                    outcome
+                })
             })
             .await;
+        crash_when_deleted(&outcome, "collect_manifest.committed");
         let verdict = self.settle(outcome, &seen, &sql::BACK_OFF_MANIFEST).await?;
         if verdict == Some(Verdict::Deleted) {
             self.nudge.nudge();

@@ -84,6 +84,13 @@ impl Verdict {
     }
 }
 
+/// A crash point of a review that changes what there is; most only find that something is needed.
+fn crash_when_deleted(outcome: &Result<Option<Verdict>>, point: &'static str) {
+    if matches!(outcome, Ok(Some(Verdict::Deleted))) {
+        berth_service::crash::point(point);
+    }
+}
+
 /// The row under review, as far as the unit got to know it: its key, and its failed attempts.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Seen(Arc<Mutex<Option<Row>>>);

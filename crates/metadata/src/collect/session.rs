@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use berth_database::{Engine, TextList, Transaction, args};
 
-use super::Verdict;
+use super::{Verdict, crash_when_deleted};
 use crate::{
     Metadata,
-    error::Result,
+    error::{Error, Result},
     store::{collect_statements as sql, statements},
-    upload::CLOSED_LIFE,
 };
 
 async fn reap(tx: &mut Transaction, metadata: &Metadata) -> Result<Option<Verdict>> {
@@ -24,7 +23,7 @@ async fn reap(tx: &mut Transaction, metadata: &Metadata) -> Result<Option<Verdic
         return Ok(Some(Verdict::PutOff));
     }
     let (store_id, object_key, size): (String, String, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
-    tx.execute(&sql::REAP_SESSION, args![id, now, now.plus(CLOSED_LIFE)]).await?;
+    tx.execute(&sql::REAP_SESSION, args![id, now, now.plus(metadata.config.closed_upload())]).await?;
     // A call to storage may still be on its way; it lands before the object goes.
     let not_before = now.plus(metadata.config.longest_operation());
     tx.execute(&statements::ADD_OBJECT_DELETE, args![store_id, object_key, not_before, size]).await?;
@@ -47,16 +46,38 @@ impl Metadata {
     /// Reaps the open session that expired first, once nobody has its lease. Whoever held it finds out at the next word.
     pub(crate) async fn reap_next_session(&self) -> Result<Option<Verdict>> {
         let metadata = Arc::new(self.clone());
-        self.database
+        let outcome = self
+            .database
             .write("reap_next_session", move |tx| {
                 let metadata = Arc::clone(&metadata);
-                Box::pin(async move { reap(tx, &metadata).await })
+                Box::pin(async move {
+                    let outcome = reap(tx, &metadata).await;
+                    crash_when_deleted(&outcome, "collect_session.before_commit");
+                    outcome
+                })
             })
-            .await
+            .await;
+        crash_when_deleted(&outcome, "collect_session.committed");
+        outcome
     }
 
     /// Forgets some closed sessions whose time is over; how many.
     pub(crate) async fn forget_closed_sessions(&self) -> Result<u64> {
-        self.database.write("forget_closed_sessions", |tx| Box::pin(forget(tx))).await
+        let forgotten = self
+            .database
+            .write("forget_closed_sessions", |tx| {
+                Box::pin(async move {
+                    let forgotten = forget(tx).await?;
+                    if forgotten > 0 {
+                        berth_service::crash::point("forget_sessions.before_commit");
+                    }
+                    Ok::<_, Error>(forgotten)
+                })
+            })
+            .await?;
+        if forgotten > 0 {
+            berth_service::crash::point("forget_sessions.committed");
+        }
+        Ok(forgotten)
     }
 }
