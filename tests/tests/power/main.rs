@@ -36,12 +36,16 @@ fn recorder() -> PathBuf {
     beside
 }
 
-/// In memory where there is such a place: thousands of small folders are written and removed.
+/// Room for the folders that are checked at the same time.
+const ROOM: u64 = 512 << 20;
+
+/// In memory where there is such a place with room: hundreds of small folders are written and removed.
 fn new_folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |place| place.f_bavail * place.f_frsize);
     let mut builder = tempfile::Builder::new();
     builder.prefix("berth-power-");
-    let folder = if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() }.unwrap();
+    let folder = if room > ROOM { builder.tempdir_in(memory) } else { builder.tempdir() }.unwrap();
     remove_at_end(folder.path());
     folder
 }
@@ -70,7 +74,7 @@ fn objects(folder: &Path) -> BTreeSet<PathBuf> {
 async fn record(root: &Path, log: &Path, seed: u64) -> Recording {
     let data = root.join("data");
     let process = recorded(serving(&data), root, log)
-        .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
+        .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "3")
         .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1");
     process.start().await.unwrap();
     let history = History::new(log.to_owned());
