@@ -32,7 +32,7 @@ use std::{
 use berth_testkit::{Content, Deployment, Engine, Layout, Setting};
 
 use reduce::Runner;
-use stage::Stage;
+use stage::{Points, Stage};
 use step::{Dice, Rates, Step};
 
 /// What is run in one setting.
@@ -41,6 +41,8 @@ struct Plan {
     setting: Setting,
     /// Milliseconds; none: nothing is collected.
     floor: Option<u64>,
+    /// Processes die by themselves at one in so many crash points.
+    one_in: Option<u64>,
     /// Clients at once, of which the first one causes the crashes.
     clients: usize,
     first_seed: u64,
@@ -51,7 +53,11 @@ struct Plan {
 
 impl Plan {
     fn rates(&self, client: usize) -> Rates {
-        let kills = if client == 0 { 60 } else { 0 };
+        let kills = match (client, self.one_in) {
+            (0, None) => 60,
+            (0, Some(_)) => 20,
+            _ => 0,
+        };
         Rates { kills, cuts: 40, waits: if self.floor.is_some() { 20 } else { 0 } }
     }
 
@@ -67,7 +73,7 @@ impl Plan {
             .collect()
     }
 
-    async fn stage(&self) -> Stage {
+    async fn stage(&self, seed: u64) -> Stage {
         let mut builder = Deployment::builder(self.setting);
         if let Some(floor) = self.floor {
             builder = builder
@@ -76,7 +82,8 @@ impl Plan {
                 .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
                 .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1");
         }
-        Stage::new(builder.start().await.unwrap(), self.floor)
+        let points = self.one_in.map(|one_in| Points { seed, one_in });
+        Stage::new(builder.start().await.unwrap(), self.floor, points).await.unwrap()
     }
 }
 
@@ -85,7 +92,7 @@ async fn compare(plan: &Plan) {
         Ok(seed) => (seed.parse().expect("BERTH_SEED is a number"), 1),
         Err(_) => (plan.first_seed, u64::MAX),
     };
-    let runner = Runner::new(plan.stage().await);
+    let runner = Runner::new(plan.stage(first).await);
     let began = Instant::now();
     let mut done = 0;
     while done < count && began.elapsed() < plan.budget {
@@ -123,6 +130,7 @@ fn short(layout: Layout, engine: Engine) -> Plan {
     Plan {
         setting: Setting::new(layout, engine),
         floor: None,
+        one_in: Some(700),
         clients: 1,
         first_seed: 1 + 100 * place,
         steps: 120,
@@ -137,7 +145,7 @@ fn long(plan: &Plan) -> Plan {
 }
 
 fn crowd(plan: &Plan) -> Plan {
-    Plan { floor: Some(FLOOR), clients: 3, budget: Duration::from_secs(8), ..*plan }
+    Plan { floor: Some(FLOOR), one_in: Some(3_000), clients: 3, budget: Duration::from_secs(8), ..*plan }
 }
 
 macro_rules! settings {

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Manifest {
     bytes: Bytes,
-    media_type: String,
+    pub(crate) media_type: String,
     pub(crate) artifact_type: Option<String>,
     pub(crate) subject: Option<Digest>,
     pub(crate) blobs: BTreeSet<Digest>,
@@ -38,7 +38,7 @@ fn list(document: &Value, key: &str) -> Option<BTreeSet<Digest>> {
 
 impl Manifest {
     /// None: not acceptable.
-    fn read(bytes: &Bytes, media_type: &str) -> Option<Self> {
+    pub(crate) fn read(bytes: &Bytes, media_type: &str) -> Option<Self> {
         let document: Value = serde_json::from_slice(bytes).ok()?;
         let text = |value: Option<&Value>| Some(value?.as_str()?.to_owned());
         if document.get("schemaVersion")? != 2 {
@@ -81,7 +81,7 @@ impl Manifest {
 }
 
 impl Repository {
-    fn find(&self, by: &By) -> Option<Digest> {
+    pub(crate) fn find(&self, by: &By) -> Option<Digest> {
         match by {
             By::Tag(tag) => self.tags.get(tag).copied(),
             By::Digest(digest) => self.manifests.contains_key(digest).then_some(*digest),

@@ -98,7 +98,8 @@ impl Runner {
 
     pub(crate) fn summary(&self) -> String {
         let total = self.total.lock().unwrap();
-        format!("{} kills, {:?}, {:?}", self.stage.kills(), total.0, total.1)
+        let (kills, deaths) = self.stage.ends();
+        format!("{kills} killed, {deaths} died, {:?}, {:?}", total.0, total.1)
     }
 }
 

@@ -128,6 +128,27 @@ impl Request {
         }
     }
 
+    /// The repository that it is about.
+    pub(crate) fn repository(&self) -> Option<&String> {
+        match self {
+            Self::Start { repository, .. }
+            | Self::Whole { repository, .. }
+            | Self::Mount { repository, .. }
+            | Self::Ask { repository, .. }
+            | Self::Append { repository, .. }
+            | Self::Finish { repository, .. }
+            | Self::Cancel { repository, .. }
+            | Self::PutManifest { repository, .. }
+            | Self::Manifest { repository, .. }
+            | Self::DeleteManifest { repository, .. }
+            | Self::Blob { repository, .. }
+            | Self::DeleteBlob { repository, .. }
+            | Self::Tags { repository, .. }
+            | Self::Referrers { repository, .. } => Some(repository),
+            Self::Catalog { .. } => None,
+        }
+    }
+
     /// Whether the answer has no body by the method.
     pub(crate) fn is_head(&self) -> bool {
         matches!(self, Self::Manifest { head: true, .. } | Self::Blob { head: true, .. })

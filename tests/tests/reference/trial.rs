@@ -23,6 +23,8 @@ use crate::{
 
 /// More possibilities than this are a fault of the trial.
 const MOST_WORLDS: usize = 300;
+/// From this many on it is time to look.
+const CROWDED: usize = 16;
 
 /// How much happened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,14 +73,22 @@ impl<'a> Trial<'a> {
     /// All steps, then everything that can be seen.
     pub(crate) async fn run(&mut self, steps: &[Step]) -> anyhow::Result<()> {
         for (number, step) in steps.iter().enumerate() {
+            if self.worlds.len() > CROWDED {
+                self.look_at_everything().await.context("a look in between")?;
+            }
             self.history.push(format!("{number}: {step:?}"));
             self.step(step).await.with_context(|| format!("step {number}, {step:?}"))?;
         }
         self.history.push("everything that can be seen".to_owned());
         self.is_last_look = true;
+        self.look_at_everything().await.context("after the last step")
+    }
+
+    /// Compares everything that a client can see.
+    async fn look_at_everything(&mut self) -> anyhow::Result<()> {
         for request in self.memory.everything() {
             // One that a crash cut off is asked again.
-            while self.plain(&request).await.context("after the last step")?.is_none() {}
+            while self.plain(&request).await?.is_none() {}
         }
         Ok(())
     }
@@ -89,7 +99,7 @@ impl<'a> Trial<'a> {
         }
         if let Some(Fault::Before { victim }) = step.fault {
             self.stage.crash(victim, None).await?;
-            self.wire = self.stage.reconnected(&self.wire);
+            self.wire = self.stage.recovered(&self.wire).await;
         }
         let action = match step.is_likely {
             true => self.memory.likely(&step.action, &self.worlds[0]),
@@ -146,19 +156,19 @@ impl<'a> Trial<'a> {
             self.wire = self.stage.wire(&self.memory.pool.repositories).await?;
         }
         let at = Moment { sent, received: self.now() };
+        let outcome = outcome.context("not sent")?;
+        let is_failure = match &outcome {
+            Ok(reply) => reply.status == 503 || (reply.status == 500 && self.stage.is_armed()),
+            Err(_) => true,
+        };
         // Where nobody else causes crashes, whatever was restarted is ready.
-        let may_be_lost = self.memory.pool.is_shared && self.stage.is_disturbed();
-        match outcome.context("not sent")? {
-            Ok(reply) if reply.status != 503 || !may_be_lost => {
-                self.compare(request, &reply, at)?;
-                self.memory.remember(&Action::Wait(0), request, Some(&reply));
-                return Ok(Some(reply));
-            }
-            Ok(_) => {}
-            Err(error) if !may_be_lost => {
-                return Err(error.context(format!("no answer to {request:?}")));
-            }
-            Err(_) => {}
+        let is_lost = is_failure
+            && (self.stage.revive().await? || (self.memory.pool.is_shared && self.stage.is_disturbed()));
+        if !is_lost {
+            let reply = outcome.with_context(|| format!("no answer to {request:?}"))?;
+            self.compare(request, &reply, at)?;
+            self.memory.remember(&Action::Wait(0), request, Some(&reply));
+            return Ok(Some(reply));
         }
         self.fork(request, request.body().map_or(0, bytes::Bytes::len), true, at)?;
         self.note(request, "lost");
@@ -198,7 +208,7 @@ impl<'a> Trial<'a> {
                 Ok(after) => vec![after],
                 Err(difference) => {
                     differences.push(difference);
-                    let found = world.after_collection(at, &|world| serve(world).ok());
+                    let found = world.after_collection(request, at, &|world| serve(world).ok());
                     self.counts.collected += usize::from(!found.is_empty());
                     found
                 }
@@ -212,7 +222,7 @@ impl<'a> Trial<'a> {
             bail!("{} {}: {}", request.method(), request.target(), differences.join("\n  or "));
         }
         self.counts.resolved += usize::from(fitting.len() < self.worlds.len());
-        self.worlds = fitting;
+        self.worlds = Registry::merged(fitting);
         Ok(())
     }
 
@@ -220,13 +230,8 @@ impl<'a> Trial<'a> {
     fn fork(&mut self, request: &Request, sent: usize, whole: bool, at: Moment) -> anyhow::Result<()> {
         self.counts.lost += 1;
         let before = self.worlds.len();
-        let mut possible: Vec<Registry> = Vec::new();
-        for world in self.worlds.iter().flat_map(|world| world.possible(request, sent, whole, at)) {
-            if !possible.contains(&world) {
-                possible.push(world);
-            }
-        }
-        self.worlds = possible;
+        let possible = self.worlds.iter().flat_map(|world| world.possible(request, sent, whole, at));
+        self.worlds = Registry::merged(possible.collect());
         self.counts.forked += usize::from(self.worlds.len() > before);
         if self.worlds.len() > MOST_WORLDS {
             bail!("{} possible registries", self.worlds.len());
@@ -283,20 +288,21 @@ impl<'a> Trial<'a> {
         let (outcome, crashed) = tokio::join!(call, crash);
         crashed?;
         if victim.is_some() {
-            self.wire = self.stage.reconnected(&self.wire);
+            self.wire = self.stage.recovered(&self.wire).await;
         }
         // Whoever was about to write down what came of it has done so.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let at = Moment { sent, received: self.now() };
         match outcome {
-            Ok(reply) if part.is_none() && ![401, 503].contains(&reply.status) => {
+            Ok(reply) if part.is_none() && ![401, 500, 503].contains(&reply.status) => {
                 self.compare(request, &reply, at)?;
                 return Ok(Some(reply));
             }
             Ok(reply) => {
                 self.fork(request, part.unwrap_or(length), part.is_none(), at)?;
                 self.note(request, &format!("lost with {}", reply.status));
-                anyhow::ensure!(reply.status != 500, "500 {}", String::from_utf8_lossy(&reply.body));
+                let may_fail = reply.status != 500 || self.stage.is_armed();
+                anyhow::ensure!(may_fail, "500 {}", String::from_utf8_lossy(&reply.body));
             }
             Err(error) => {
                 self.fork(request, part.unwrap_or(length), part.is_none(), at)?;
