@@ -25,7 +25,7 @@ pub use oracle::{Baseline, Verified};
 pub use postgres::{Postgres, Sql};
 pub use process::{Berth, binary};
 pub use proxy::RoundRobin;
-pub use settings::shared;
+pub use settings::{ended, shared};
 
 /// The name of the first administrator.
 pub const ADMIN: &str = "admin";

@@ -74,15 +74,16 @@ impl Deployment {
         Baseline { descriptors, resident: self.resident_bytes() }
     }
 
-    /// Whether collection has anything to do within the hour, but for sessions, which are forgotten later.
+    /// Whether collection has any content to look at within the hour. Sessions are forgotten later, and the repositories that
+    /// came to nothing with them.
     async fn has_reviews(&self) -> anyhow::Result<bool> {
         let soon = i64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_micros())? + 3_600_000_000;
         let status = self.admin(&["collection", "status"], "").await?;
         let mut busy = false;
         for line in status.lines() {
             let line: serde_json::Value = serde_json::from_str(line)?;
-            let of_session = line["queue"] == "session";
-            busy |= !of_session && line["first_due"].as_i64().is_some_and(|due| due < soon);
+            let of_content = line["queue"] != "session" && line["queue"] != "repository";
+            busy |= of_content && line["first_due"].as_i64().is_some_and(|due| due < soon);
         }
         Ok(busy)
     }
