@@ -205,7 +205,7 @@ impl Deployment {
     pub fn address(&self) -> SocketAddr {
         match &self.round_robin {
             Some(round_robin) => round_robin.address(),
-            None => self.gateway_addresses()[0],
+            None => self.processes[0].public_address(),
         }
     }
 

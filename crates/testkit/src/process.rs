@@ -163,11 +163,16 @@ impl Berth {
 
     /// `http://` and the address of the public listener.
     pub fn url(&self) -> String {
+        format!("http://{}", self.public_address())
+    }
+
+    /// The address of the public listener of a process that is ready.
+    pub(crate) fn public_address(&self) -> SocketAddr {
         // It can be ready before the last of its log has been read here.
         let started = Instant::now();
         loop {
             match self.address("public") {
-                Some(address) => return format!("http://{address}"),
+                Some(address) => return address,
                 None if started.elapsed() > Duration::from_secs(5) => {
                     panic!("{} has no public listener", self.name)
                 }

@@ -101,16 +101,20 @@ impl<'a> Trial<'a> {
             self.stage.crash(victim, None).await?;
             self.wire = self.stage.recovered(&self.wire).await;
         }
-        let action = match step.is_likely {
+        let mut action = match step.is_likely {
             true => self.memory.likely(&step.action, &self.worlds[0]),
             false => step.action.clone(),
         };
         if let Some(upload) = self.memory.continued(&action)
             && !self.is_settled(&upload.session)
         {
-            // A client that doesn't know where its upload stands asks.
+            // A client that doesn't know where its upload stands asks, and says where it goes on: what was cut may be
+            // recorded after the answer.
             let ask = self.memory.ask(&upload);
             while self.plain(&ask).await?.is_none() {}
+            if let Action::Append { ranged, .. } | Action::Finish { ranged, .. } = &mut action {
+                *ranged = true;
+            }
         }
         let requests = self.memory.requests(&action);
         let disturbed = match &step.fault {

@@ -118,14 +118,20 @@ impl Registry {
     }
 
     /// Where a request goes on: at `first`, or where the session stands. None: elsewhere, and then 416 says where.
-    fn admit(session: &mut Session, first: Option<u64>, seen: &Seen) -> Option<usize> {
+    fn admit(session: &mut Session, first: Option<u64>, length: usize, seen: &Seen) -> Option<usize> {
         let first = first.map(|first| usize::try_from(first).unwrap());
         if seen.status == 416 && first.is_none_or(|first| seen.offset != Some(first as u64)) {
             session.believe(seen.offset);
         }
         let settled = session.durable == session.sent.len();
         match first {
-            None => Some(session.durable),
+            // Wherever it stood, if that can be.
+            None => {
+                let told =
+                    seen.offset.filter(|_| seen.status == 202).and_then(|end| end.checked_sub(length as u64));
+                session.believe(told);
+                Some(session.durable)
+            }
             Some(first) if settled || seen.status == 416 => (first == session.durable).then_some(first),
             Some(first) => session.may_be_at(first).then_some(first),
         }
@@ -140,7 +146,7 @@ impl Registry {
         seen: &Seen,
     ) -> Answer {
         let Some(session) = self.open(repository, id) else { return unknown() };
-        let Some(kept) = Self::admit(session, first, seen) else {
+        let Some(kept) = Self::admit(session, first, bytes.len(), seen) else {
             return session.told(id, Answer::error(416, "BLOB_UPLOAD_INVALID"));
         };
         session.rewrite(kept, bytes, kept + bytes.len());
@@ -172,18 +178,30 @@ impl Registry {
         if session.algorithm.is_some_and(|algorithm| algorithm != digest.algorithm()) {
             return Answer::error(400, "DIGEST_INVALID");
         }
-        let Some(kept) = Self::admit(session, first, seen) else {
+        let Some(kept) = Self::admit(session, first, bytes.len(), seen) else {
             return session.told(id, Answer::error(416, "BLOB_UPLOAD_INVALID"));
         };
-        let mut content = BytesMut::from(&session.sent[..kept]);
-        content.extend_from_slice(bytes);
+        // Without a position it goes on wherever the session stands, of which the answer says nothing.
+        let is_settled = session.is_settled();
+        let everything = [&session.sent[..], bytes].concat();
+        let kept = if first.is_none() && !is_settled && Digest::of(digest.algorithm(), &everything) == digest
+        {
+            session.sent.len()
+        } else {
+            kept
+        };
+        let content = Bytes::from([&session.sent[..kept], bytes].concat());
+        let fits = Digest::of(digest.algorithm(), &content) == digest;
+        if first.is_none() && !is_settled && (!fits || seen.status == 400) {
+            return Answer::error(400, "DIGEST_INVALID");
+        }
         // Whoever held the session before can't record anything any more.
         session.rewrite(kept, b"", kept);
-        if Digest::of(digest.algorithm(), &content) != digest {
+        if !fits {
             return Answer::error(400, "DIGEST_INVALID");
         }
         session.state = State::Committed(digest);
-        self.make(repository, at).link(digest, content.freeze(), at);
+        self.make(repository, at).link(digest, content, at);
         created(repository, digest)
     }
 
