@@ -1,7 +1,7 @@
 //! Blobs: read whole or in part, delete.
 
 use axum::body::Body;
-use berth_blobs::{BlobReader, ObjectRef};
+use berth_blobs::{BlobReader, BlobsError, ObjectRef};
 use berth_model::Action;
 use berth_oci::{ByteRange, Digest, ErrorCode, RangeOutcome, parse_range};
 use berth_proto::metadata::{DeleteBlobRequest, Object};
@@ -15,6 +15,7 @@ use crate::{
     names::Name,
     request::Request,
     resolve::{Wanted, deleted, resolve},
+    verified::{Subject, suspect, whole},
 };
 
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
@@ -28,7 +29,13 @@ pub(crate) async fn get(
 ) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Pull)?;
     let resolved = resolve(request, name, &grant, Wanted::BlobDigest(digest.to_string())).await?;
-    let Some(object) = resolved.content.as_ref().and_then(|content| content.object.clone()) else {
+    let content = resolved.content.as_ref();
+    if content.is_some_and(|content| content.quarantined) {
+        // Unknown, so that a client that has it pushes it again.
+        let message = format!("the stored bytes of blob {digest} are damaged; push it again");
+        return Err(Failure::new(ErrorCode::BlobUnknown, message));
+    }
+    let Some(object) = content.and_then(|content| content.object.clone()) else {
         let message = format!("blob {digest} is not in repository {}", name.asked);
         return Err(Failure::new(ErrorCode::BlobUnknown, message));
     };
@@ -50,7 +57,7 @@ pub(crate) async fn get(
                 .with_header(header::CONTENT_RANGE, answer::value(format!("bytes */{}", object.size))));
         }
     };
-    let body = if head { Body::empty() } else { open(request, &object, range).await? };
+    let body = if head { Body::empty() } else { open(request, digest, &object, range).await? };
     Ok(respond(body, digest, etag, object.size, range))
 }
 
@@ -66,9 +73,9 @@ fn requested_range(request: &Request, etag: &HeaderValue, size: u64) -> RangeOut
     }
 }
 
-async fn open(request: &Request, object: &Object, range: Option<ByteRange>) -> Result<Body> {
+async fn open(request: &Request, digest: Digest, object: &Object, range: Option<ByteRange>) -> Result<Body> {
     let damaged = |error: &dyn std::fmt::Display| {
-        // The row says that the bytes exist: a 404 here would make clients push again over damage.
+        // The row says that the bytes exist. Whether they are gone for good is for a second look to say.
         tracing::error!(%error, key = object.key, "the bytes of a blob can't be read");
         Failure::new(ErrorCode::Internal, "the stored blob can't be read; tell the operator")
     };
@@ -78,15 +85,23 @@ async fn open(request: &Request, object: &Object, range: Option<ByteRange>) -> R
         size: object.size,
         format: object.format,
     };
+    let subject = || Subject { instance: request.instance.id, digest, object: reference.clone() };
     let reader = match request.parts.blobs.open(&reference, range).await {
         Ok(reader) => reader,
-        Err(error @ berth_blobs::BlobsError::Unavailable(_)) => return Err(error.into()),
-        Err(error) => return Err(damaged(&error)),
+        Err(error @ BlobsError::Unavailable(_)) => return Err(error.into()),
+        Err(error) => {
+            if matches!(error, BlobsError::NotFound | BlobsError::Short { .. }) {
+                suspect(&request.parts, subject());
+            }
+            return Err(damaged(&error));
+        }
     };
-    match reader {
-        BlobReader::Redirect(_) => Err(damaged(&"a redirect from a store that is not asked for one")),
-        reader => reader.into_stream().map(Body::from_stream).ok_or_else(|| damaged(&"no bytes")),
+    if matches!(reader, BlobReader::Redirect(_)) {
+        return Err(damaged(&"a redirect from a store that is not asked for one"));
     }
+    // A part says nothing about the whole.
+    let steps = if range.is_none() { whole(&request.parts, subject(), reader) } else { reader.into_stream() };
+    steps.map(Body::from_stream).ok_or_else(|| damaged(&"no bytes"))
 }
 
 fn respond(

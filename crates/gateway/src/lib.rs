@@ -22,6 +22,7 @@ mod serve;
 mod settings;
 mod token;
 mod upload;
+mod verified;
 
 use std::{sync::Arc, time::Duration};
 
@@ -90,6 +91,7 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
         settings,
         manifests: cache::Manifests::new(config.manifest_cache_bytes),
         recall: recall::Recall::default(),
+        whole: verified::Whole::default(),
         ids: deps.ids,
         tasks: deps.tasks,
         metrics: metrics::Metrics::register(deps.registry),

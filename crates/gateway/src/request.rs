@@ -17,6 +17,7 @@ use crate::{
     metrics::Metrics,
     recall::Recall,
     settings::{Instance, Settings},
+    verified::Whole,
 };
 
 /// Everything a handler may use.
@@ -28,6 +29,7 @@ pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
     pub(crate) manifests: Manifests,
     pub(crate) recall: Recall,
+    pub(crate) whole: Whole,
     pub(crate) ids: Ids,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,

@@ -48,6 +48,7 @@ pub(crate) async fn resolve(
     }
     match (&resolved.content, key) {
         (None, Some(key)) => recall.forget(&key),
+        (Some(content), Some(key)) if content.quarantined => recall.forget(&key),
         (Some(content), _) => keep(request, &resolved, content),
         (None, None) => {}
     }

@@ -10,6 +10,7 @@ use crate::{
     Metadata,
     access::Access,
     error::{Error, Result},
+    quarantine,
     repository::{self, Maker, Readable},
     store::{self, statements as sql},
     upload::queue_reviews,
@@ -37,6 +38,10 @@ fn source(access: &Access, digest: &Digest, readable: &Readable) -> Vec<berth_da
 async fn mount(tx: &mut Transaction, input: &Mount) -> Result<bool> {
     let Mount { access, digest, readable, .. } = input;
     if tx.optional(&sql::FIND_READABLE_LINK, source(access, digest, readable)).await?.is_none() {
+        return Ok(false);
+    }
+    // What is damaged is uploaded, which mends it.
+    if quarantine::holds(tx, &access.instance.to_string(), digest).await? {
         return Ok(false);
     }
     let repository = repository::find_or_make(tx, access, &input.maker).await?;

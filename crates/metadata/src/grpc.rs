@@ -131,6 +131,7 @@ fn content(content: Content) -> proto::Content {
             size,
             format: i32::try_from(object.format).unwrap_or(i32::MAX),
         }),
+        quarantined: content.quarantined,
     }
 }
 
@@ -405,6 +406,21 @@ impl Server for MetadataService {
             let access = Access::read(request.access)?;
             self.metadata.delete_blob(access, digest(&request.digest)?).await?;
             Ok(proto::DeleteBlobResponse {})
+        })
+        .await
+    }
+
+    async fn quarantine_blob(
+        &self,
+        request: Request<proto::QuarantineBlobRequest>,
+    ) -> Answer<proto::QuarantineBlobResponse> {
+        let request = request.into_inner();
+        self.answer("quarantine_blob", async {
+            let instance = parse("instance_id", &request.instance_id)?;
+            let digest = digest(&request.digest)?;
+            let quarantined =
+                self.metadata.quarantine(instance, digest, request.object_key, request.damage).await?;
+            Ok(proto::QuarantineBlobResponse { quarantined })
         })
         .await
     }

@@ -16,6 +16,7 @@ mod lease;
 mod limits;
 mod manifest;
 mod outbox;
+mod quarantine;
 mod referrer;
 mod repository;
 mod resolve;
@@ -161,6 +162,8 @@ pub(crate) struct Metadata {
     pub(crate) leases: Arc<lease::Leases>,
     pub(crate) journal: event::Journal,
     pub(crate) reads: resolve::Reads,
+    /// Blobs that were found damaged by a reader.
+    pub(crate) quarantined: Counter,
     pub(crate) nudge: Nudge,
     /// Wakes the collector.
     pub(crate) wake: Arc<Notify>,
@@ -185,9 +188,16 @@ impl Metadata {
             "Reads that were answered by a query for another who asked the same at the time",
             joined.clone(),
         );
+        let quarantined = Counter::default();
+        registry.register(
+            "berth_metadata_quarantined_blobs",
+            "Blobs that readers found damaged and that are no longer served",
+            quarantined.clone(),
+        );
         Self {
             database,
             reads: resolve::Reads::new(&joined),
+            quarantined,
             journal: event::Journal { ids: ids.clone(), subscribers: subscribers.into() },
             ids,
             clock,

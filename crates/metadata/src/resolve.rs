@@ -45,6 +45,8 @@ pub(crate) struct Content {
     pub(crate) media_type: String,
     /// Blobs only.
     pub(crate) object: Option<Object>,
+    /// Its stored bytes are damaged.
+    pub(crate) quarantined: bool,
 }
 
 /// Where a blob's bytes are.
@@ -141,8 +143,9 @@ fn content(row: &Row, wanted: &Wanted) -> Result<Option<Content>> {
     let Some(digest) = store::optional_digest(row, 3)? else { return Ok(None) };
     let size = store::size(row, 4)?;
     if !matches!(wanted, Wanted::Blob(_)) {
-        return Ok(Some(Content { digest, size, media_type: row.get(5)?, object: None }));
+        return Ok(Some(Content { digest, size, media_type: row.get(5)?, object: None, quarantined: false }));
     }
     let object = Object { store_id: row.get(5)?, key: row.get(6)?, format: row.get(7)? };
-    Ok(Some(Content { digest, size, media_type: String::new(), object: Some(object) }))
+    let quarantined = row.get(8)?;
+    Ok(Some(Content { digest, size, media_type: String::new(), object: Some(object), quarantined }))
 }

@@ -13,7 +13,7 @@ use crate::{
     access::Access,
     error::{Error, Result},
     lease::LEASE,
-    repository,
+    quarantine, repository,
     store::{self, statements as sql},
 };
 
@@ -266,7 +266,7 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     let stored_size = store::stored_size(input.size)?;
     queue_reviews(tx, &instance, &session.repository, digest, now.plus(metadata.config.review_after()))
         .await?;
-    let kept = keep_blob(tx, &instance, digest, stored_size, &session).await?;
+    let kept = keep_blob(tx, metadata, &instance, digest, stored_size, &session).await?;
     berth_service::crash::point("commit_upload.blob_kept");
     if kept != session.object_key {
         let grace = now.plus(metadata.config.object_grace());
@@ -299,6 +299,7 @@ pub(crate) async fn queue_reviews(
 /// Makes the blob of the session's object or keeps the one that is there; the object key that stays.
 async fn keep_blob(
     tx: &mut Transaction,
+    metadata: &Metadata,
     instance: &str,
     digest: &Digest,
     size: i64,
@@ -310,6 +311,9 @@ async fn keep_blob(
     for _ in 0..3 {
         let args = args![instance, digest.to_bytes(), size, store_id, object_key, now];
         if tx.execute(&sql::ADD_BLOB, args).await? == 1 {
+            return Ok(object_key.to_owned());
+        }
+        if quarantine::replace(tx, metadata, instance, digest, store_id, object_key).await? {
             return Ok(object_key.to_owned());
         }
         if let Some(row) = tx.optional(&sql::BLOB_KEY, args![instance, digest.to_bytes()]).await? {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -21,6 +21,9 @@ use crate::{Blob, Image, Manifest};
 /// The media types that a pull accepts.
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json, */*";
+
+/// Tokens last five minutes; a client asks for another before.
+const RENEWAL: Duration = Duration::from_secs(240);
 
 /// A plain client: no proxy, no redirects, no waiting for ever.
 pub(crate) fn http_client(http2: bool) -> reqwest::Client {
@@ -108,7 +111,7 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     credentials: Option<(String, String)>,
-    tokens: Arc<Mutex<HashMap<String, String>>>,
+    tokens: Arc<Mutex<HashMap<String, (String, Instant)>>>,
 }
 
 /// One request being put together.
@@ -249,11 +252,14 @@ impl Client {
     /// As [`Self::fresh_token`].
     pub async fn token(&self, scope: &str) -> anyhow::Result<String> {
         let known = self.tokens.lock().unwrap().get(scope).cloned();
-        if let Some(token) = known {
+        if let Some((token, since)) = known
+            && since.elapsed() < RENEWAL
+        {
             return Ok(token);
         }
+        let since = Instant::now();
         let token = self.fresh_token(&[scope]).await?;
-        self.tokens.lock().unwrap().insert(scope.to_owned(), token.clone());
+        self.tokens.lock().unwrap().insert(scope.to_owned(), (token.clone(), since));
         Ok(token)
     }
 

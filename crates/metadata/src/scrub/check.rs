@@ -46,6 +46,7 @@ struct BlobRow {
     instance: String,
     digest: Digest,
     object: ObjectRef,
+    quarantined: bool,
 }
 
 impl Scrubber {
@@ -77,6 +78,8 @@ impl Scrubber {
                 if self.metadata.database.read_optional(&sql::BLOB_IS, args).await?.is_some() {
                     progress.find(kind, Some(row.object.key.to_string()), Some(row.digest));
                 }
+            } else if row.quarantined {
+                self.metadata.lift_quarantine(&row.instance, row.digest, row.object.key.as_str()).await?;
             }
             progress.counts.blobs += 1;
             progress.counts.bytes += row.object.size;
@@ -99,7 +102,12 @@ impl Scrubber {
             })?;
             let format = i32::try_from(row.get::<i64>(5)?).unwrap_or(i32::MAX);
             let object = ObjectRef { store_id: row.get(3)?, key, size: store::size(&row, 2)?, format };
-            Ok(BlobRow { instance: row.get(0)?, digest: store::digest(&row, 1)?, object })
+            Ok(BlobRow {
+                instance: row.get(0)?,
+                digest: store::digest(&row, 1)?,
+                object,
+                quarantined: row.get(6)?,
+            })
         };
         rows.into_iter().map(read).collect()
     }

@@ -21,7 +21,8 @@ statements! {
         LEFT JOIN repositories r ON r.instance_id = n.instance_id AND r.path = $3 \
         LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = $4 \
         WHERE n.instance_id = $1 AND n.name = $2";
-    pub(crate) RESOLVE_BLOB = "SELECT r.id, n.id, r.visibility, b.digest, b.size, b.store_id, b.object_key, b.format \
+    pub(crate) RESOLVE_BLOB = "SELECT r.id, n.id, r.visibility, b.digest, b.size, b.store_id, b.object_key, b.format, \
+        b.quarantined_at IS NOT NULL \
         FROM namespaces n \
         LEFT JOIN repositories r ON r.instance_id = n.instance_id AND r.path = $3 \
         LEFT JOIN links l ON l.repository_id = r.id AND l.digest = $4 \
@@ -99,6 +100,16 @@ statements! {
     pub(crate) ADD_BLOB = "INSERT INTO blobs (instance_id, digest, size, store_id, object_key, created_at) \
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
     pub(crate) BLOB_KEY = "SELECT object_key FROM blobs WHERE instance_id = $1 AND digest = $2" for key share;
+    pub(crate) IN_QUARANTINE = "SELECT 1 FROM blobs WHERE instance_id = $1 AND digest = $2 \
+        AND quarantined_at IS NOT NULL";
+    pub(crate) LOCK_QUARANTINED = "SELECT store_id, object_key, size FROM blobs WHERE instance_id = $1 AND digest = $2 \
+        AND quarantined_at IS NOT NULL" for update;
+    pub(crate) REPLACE_OBJECT = "UPDATE blobs SET store_id = $3, object_key = $4, quarantined_at = NULL \
+        WHERE instance_id = $1 AND digest = $2";
+    pub(crate) QUARANTINE = "UPDATE blobs SET quarantined_at = $4 WHERE instance_id = $1 AND digest = $2 \
+        AND object_key = $3 AND quarantined_at IS NULL";
+    pub(crate) LIFT_QUARANTINE = "UPDATE blobs SET quarantined_at = NULL WHERE instance_id = $1 AND digest = $2 \
+        AND object_key = $3 AND quarantined_at IS NOT NULL";
     pub(crate) ADD_LINK = "INSERT INTO links (repository_id, digest, instance_id, linked_at) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (repository_id, digest) DO UPDATE SET linked_at = excluded.linked_at";
     pub(crate) LOCK_LINK = "SELECT 1 FROM links WHERE repository_id = $1 AND digest = $2" for update;

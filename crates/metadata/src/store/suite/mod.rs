@@ -7,6 +7,7 @@ mod events;
 mod limits;
 mod manifests;
 mod mounts;
+mod quarantine;
 mod reads;
 mod scrub;
 mod statements;

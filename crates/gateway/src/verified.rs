@@ -1,0 +1,220 @@
+//! What leaves the registry as a whole blob has its digest: the last bytes of a body are held back until all of them were
+//! hashed, so that damage in a store ends the connection and is never taken for content. Damage that a second look
+//! confirms takes the blob out of service, until somebody pushes it again.
+//!
+//! Files of this machine are hashed when they are first read, and again a day later: the page cache gives the same bytes
+//! in between, and the scrubber reads all of them in its own time.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_blobs::{BlobReader, BlobsError, ObjectRef};
+use berth_model::InstanceId;
+use berth_oci::{Digest, Hasher};
+use berth_proto::metadata::QuarantineBlobRequest;
+use bytes::Bytes;
+use futures::{StreamExt, stream, stream::BoxStream};
+use moka::sync::Cache;
+use tokio::sync::Semaphore;
+
+use crate::request::Parts;
+
+/// How long a file that was hashed is taken for whole.
+const TRUSTED: Duration = Duration::from_secs(24 * 3600);
+/// The most files that are remembered.
+const MAX_TRUSTED: u64 = 100_000;
+/// Objects that are looked at again at the same time.
+const SECOND_LOOKS: usize = 2;
+
+type Steps = BoxStream<'static, Result<Bytes, BlobsError>>;
+
+/// What is known of the bytes in the stores.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole {
+    /// Keys of objects that were hashed lately.
+    trusted: Cache<String, ()>,
+    /// Keys of objects that are being looked at again, or were lately.
+    suspects: Cache<String, ()>,
+    looks: Arc<Semaphore>,
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        Self {
+            trusted: Cache::builder().max_capacity(MAX_TRUSTED).time_to_live(TRUSTED).build(),
+            suspects: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
+            looks: Arc::new(Semaphore::new(SECOND_LOOKS)),
+        }
+    }
+}
+
+/// A blob that is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) instance: InstanceId,
+    pub(crate) digest: Digest,
+    pub(crate) object: ObjectRef,
+}
+
+/// The bytes of a whole blob. Those that do not have its digest end in an error before the last of them.
+pub(crate) fn whole(parts: &Arc<Parts>, subject: Subject, reader: BlobReader) -> Option<Steps> {
+    let is_file = matches!(reader, BlobReader::File { .. });
+    let steps = reader.into_stream()?;
+    if is_file && parts.whole.trusted.contains_key(subject.object.key.as_str()) {
+        return Some(steps);
+    }
+    let parts = Arc::clone(parts);
+    Some(verified(steps, subject.digest, move |outcome| match outcome {
+        Ok(()) if is_file => parts.whole.trusted.insert(subject.object.key.to_string(), ()),
+        Ok(()) => {}
+        Err(found) => {
+            let key = subject.object.key.as_str();
+            tracing::error!(%found, digest = %subject.digest, key, "a blob's bytes have another digest");
+            suspect(&parts, subject);
+        }
+    }))
+}
+
+/// Looks at an object a second time, and takes its blob out of service when it is damaged. The answer that was under way
+/// does not wait for it.
+pub(crate) fn suspect(parts: &Arc<Parts>, subject: Subject) {
+    let key = subject.object.key.to_string();
+    parts.whole.trusted.invalidate(&key);
+    let fresh = parts.whole.suspects.entry(key).or_insert(()).is_fresh();
+    if !fresh {
+        return;
+    }
+    let held = Arc::clone(parts);
+    let _runs_by_itself = parts.tasks.spawn("look at a damaged blob again", async move {
+        let Ok(_permit) = held.whole.looks.acquire().await else { return };
+        look_again(&held, subject).await;
+    });
+}
+
+async fn look_again(parts: &Parts, subject: Subject) {
+    let Subject { instance, digest, object } = subject;
+    let again = parts.blobs.rehash(&object.store_id, &object.key, object.size, digest.algorithm());
+    let damage = match again.await {
+        Ok(found) if found == digest => {
+            tracing::warn!(
+                key = object.key.as_str(),
+                "the object is whole; its bytes were damaged on the way"
+            );
+            return;
+        }
+        Ok(_) => "wrong_digest",
+        Err(BlobsError::Short { .. }) => "short",
+        Err(BlobsError::NotFound) => "missing",
+        Err(error) => {
+            tracing::warn!(%error, key = object.key.as_str(), "a suspect blob can't be looked at again");
+            return;
+        }
+    };
+    let wanted = QuarantineBlobRequest {
+        instance_id: instance.to_string(),
+        digest: digest.to_string(),
+        object_key: object.key.to_string(),
+        damage: damage.to_owned(),
+    };
+    if let Err(status) = parts.metadata.clone().quarantine_blob(wanted).await {
+        tracing::error!(cause = status.message(), "a damaged blob could not be taken out of service");
+    }
+}
+
+/// Passes bytes on, one step behind, and the last step only when all of them have `digest`. `judged` hears of the end:
+/// nothing when the stream failed by itself.
+fn verified(steps: Steps, digest: Digest, judged: impl FnOnce(Result<(), Digest>) + Send + 'static) -> Steps {
+    struct State<F> {
+        steps: Steps,
+        hasher: Hasher,
+        held: Option<Bytes>,
+        judged: F,
+    }
+    let state = State { steps, hasher: Hasher::new(digest.algorithm()), held: None, judged };
+    stream::unfold(Some(state), move |state| async move {
+        let mut state = state?;
+        loop {
+            match state.steps.next().await {
+                Some(Ok(bytes)) => {
+                    state.hasher.update(&bytes);
+                    if let Some(earlier) = state.held.replace(bytes) {
+                        return Some((Ok(earlier), Some(state)));
+                    }
+                }
+                Some(Err(error)) => return Some((Err(error), None)),
+                None => {
+                    let found = state.hasher.finish();
+                    if found == digest {
+                        (state.judged)(Ok(()));
+                        return state.held.map(|last| (Ok(last), None));
+                    }
+                    (state.judged)(Err(found));
+                    return Some((Err(BlobsError::Invalid("the stored bytes have another digest")), None));
+                }
+            }
+        }
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use berth_oci::Algorithm;
+
+    use super::*;
+
+    async fn pass(steps: Vec<Result<Bytes, BlobsError>>, digest: Digest) -> (Vec<u8>, bool, Option<bool>) {
+        let heard = Arc::new(Mutex::new(None));
+        let hears = Arc::clone(&heard);
+        let mut out = verified(stream::iter(steps).boxed(), digest, move |outcome| {
+            *hears.lock().unwrap() = Some(outcome.is_ok());
+        });
+        let (mut passed, mut failed) = (Vec::new(), false);
+        while let Some(step) = out.next().await {
+            match step {
+                Ok(bytes) => passed.extend_from_slice(&bytes),
+                Err(_) => failed = true,
+            }
+        }
+        let heard = *heard.lock().unwrap();
+        (passed, failed, heard)
+    }
+
+    fn steps(content: &[u8], size: usize) -> Vec<Result<Bytes, BlobsError>> {
+        content.chunks(size).map(|step| Ok(Bytes::copy_from_slice(step))).collect()
+    }
+
+    #[tokio::test]
+    async fn whole_content_passes_unchanged() {
+        for content in [&b""[..], b"a", b"some content of several steps"] {
+            let digest = Digest::of(Algorithm::Sha256, content);
+            for size in [1, 7, 100] {
+                let (passed, failed, heard) = pass(steps(content, size), digest).await;
+                assert_eq!((passed.as_slice(), failed, heard), (content, false, Some(true)));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_never_looks_complete() {
+        let content = b"some content of several steps";
+        let digest = Digest::of(Algorithm::Sha256, content);
+        for place in 0..content.len() {
+            let mut damaged = content.to_vec();
+            damaged[place] ^= 1;
+            for size in [1, 7, 100] {
+                let (passed, failed, heard) = pass(steps(&damaged, size), digest).await;
+                assert!(passed.len() < content.len() && failed && heard == Some(false));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_fails_is_not_called_damaged() {
+        let mut cut = steps(b"some content", 4);
+        cut.push(Err(BlobsError::Short { expected: 20, found: 12 }));
+        let (passed, failed, heard) = pass(cut, Digest::of(Algorithm::Sha256, b"some content")).await;
+        assert_eq!((passed.as_slice(), failed, heard), (&b"some con"[..], true, None));
+    }
+}
