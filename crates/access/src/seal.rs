@@ -80,13 +80,17 @@ impl RootKey {
 
     /// Reads the key, or makes it on first start. Safe with two processes: one makes it, both have it.
     pub fn open_or_create(path: &Path) -> Result<Self, SealError> {
-        match Self::open_file(path) {
+        let failed = |source| SealError::File { path: path.to_owned(), source };
+        let key = match Self::open_file(path) {
             Err(SealError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Self::create(path).map_err(|source| SealError::File { path: path.to_owned(), source })?;
-                Self::open_file(path)
+                Self::create(path).map_err(failed)?;
+                Self::open_file(path)?
             }
-            outcome => outcome,
-        }
+            outcome => outcome?,
+        };
+        // A start that was cut short may have left its name unsynced, and a draft that is a key as well.
+        settle(path).map_err(failed)?;
+        Ok(key)
     }
 
     /// Reads the key, which must exist.
@@ -116,13 +120,12 @@ impl RootKey {
         file.write_all(bytes.as_ref())?;
         file.sync_all()?;
         let linked = fs::hard_link(&draft, path);
-        fs::remove_file(&draft)?;
+        // Either there is a key by now, whoever made it and removed the drafts, or this has failed.
+        let _removed_by_another = fs::remove_file(&draft);
         match linked {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            outcome => outcome?,
+            Err(_) if path.exists() => Ok(()),
+            outcome => outcome,
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
 
     /// Seals a secret for one place: `purpose` says what it is and `id` whose; it opens nowhere else.
@@ -175,6 +178,28 @@ fn place(purpose: &str, id: &str) -> Vec<u8> {
     place
 }
 
+/// Removes drafts of the key at `path` and makes its name durable. Another process that is at its own first start finds
+/// the key there when it loses its draft.
+fn settle(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let random =
+            name.to_str().and_then(|name| name.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(".new"));
+        if random
+            .is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -208,6 +233,21 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(ids.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    #[test]
+    fn drafts_of_a_start_that_was_cut_short_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.key");
+        let draft = folder.path().join("root.0123456789abcdef.new");
+        let others = ["root.new", "root.0123.new", "other.0123456789abcdef.new"];
+        for name in others {
+            fs::write(folder.path().join(name), b"not ours").unwrap();
+        }
+        fs::write(&draft, [7; 32]).unwrap();
+        RootKey::open_or_create(&path).unwrap();
+        assert!(!draft.exists());
+        assert!(others.iter().all(|name| folder.path().join(name).exists()));
     }
 
     #[test]
