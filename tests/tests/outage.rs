@@ -242,3 +242,39 @@ async fn a_gateway_waits_for_its_settings() {
     timeout(Duration::from_secs(10), gateway.wait_ready()).await.unwrap().unwrap();
     deployment.client().repository("waits/app").pull_image("v1", &image).await.unwrap();
 }
+
+/// On SQLite a lease ends with metadata. A client that pushes a blob in one request knows of no lease: it is told to come
+/// again, not that somebody else has its upload.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_in_one_request_amid_a_restart_of_metadata_is_asked_for_again() {
+    let deployment = roles_apart().await;
+    let repository = deployment.client().repository("restart/app");
+    let blob = Content::named("restart/app").layer(100_000);
+    let go_on = Arc::new(Notify::new());
+    let waiting = Arc::clone(&go_on);
+    let halves = stream::unfold((0, blob.bytes.clone()), move |(half, bytes)| {
+        let waiting = Arc::clone(&waiting);
+        async move {
+            if half == 2 {
+                return None;
+            }
+            if half == 1 {
+                waiting.notified().await;
+            }
+            let part = bytes.slice(half * 50_000..(half + 1) * 50_000);
+            Some((Ok::<_, std::io::Error>(part), (half + 1, bytes)))
+        }
+    });
+    let target = format!("/blobs/uploads/?digest={}", blob.digest);
+    let call = repository.call(Method::POST, &target).await.unwrap();
+    let call = call.body(Body::wrap_stream(Box::pin(halves))).send();
+    let restart = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        deployment.restart("metadata").await.unwrap();
+        go_on.notify_one();
+    };
+    let (reply, ()) = tokio::join!(call, restart);
+    assert_unavailable(&reply.unwrap());
+    repository.push_blob_at_once(&blob).await.unwrap();
+    repository.pull_blob(&blob).await.unwrap();
+}

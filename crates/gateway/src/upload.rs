@@ -71,7 +71,7 @@ pub(crate) async fn start(request: &Request, name: &Name, body: &mut Reader) -> 
         Some(digest) => {
             // Its client never hears of the session.
             let outcome = finish(request, name, &grant, &upload.id, digest, body, Session::Hidden).await;
-            outcome.map_err(without_location)
+            outcome.map_err(hidden)
         }
     }
 }
@@ -96,7 +96,13 @@ impl Session {
     }
 }
 
-fn without_location(mut failure: Box<Failure>) -> Box<Failure> {
+/// What a client is told that knows of no session.
+fn hidden(mut failure: Box<Failure>) -> Box<Failure> {
+    if failure.problem.code == ErrorCode::UploadBusy {
+        // Nobody else can have taken it over: its lease ended with the process that gave it.
+        let message = "the registry started again meanwhile and stored nothing; push the blob again";
+        return Failure::new(ErrorCode::Unavailable, message);
+    }
     failure.headers.retain(|(name, _)| *name != header::LOCATION && *name != header::RANGE);
     failure
 }
