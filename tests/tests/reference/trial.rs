@@ -40,6 +40,13 @@ pub(crate) struct Counts {
     pub(crate) resolved: usize,
 }
 
+/// Whether an answer says no more than that something was away. 409: a lease ended with the process that gave it, and the
+/// client asks where its upload stands.
+fn may_be_from_a_crash(request: &Request, reply: &Reply) -> bool {
+    let has_lease = matches!(request, Request::Append { .. } | Request::Finish { .. });
+    [500, 503].contains(&reply.status) || (has_lease && reply.status == 409)
+}
+
 pub(crate) struct Trial<'a> {
     stage: &'a Stage,
     wire: Wire,
@@ -162,7 +169,9 @@ impl<'a> Trial<'a> {
         let at = Moment { sent, received: self.now() };
         let outcome = outcome.context("not sent")?;
         let is_failure = match &outcome {
-            Ok(reply) => reply.status == 503 || (reply.status == 500 && self.stage.is_armed()),
+            Ok(reply) => {
+                may_be_from_a_crash(request, reply) && (reply.status != 500 || self.stage.is_armed())
+            }
             Err(_) => true,
         };
         // Where nobody else causes crashes, whatever was restarted is ready.
@@ -298,7 +307,7 @@ impl<'a> Trial<'a> {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let at = Moment { sent, received: self.now() };
         match outcome {
-            Ok(reply) if part.is_none() && ![401, 500, 503].contains(&reply.status) => {
+            Ok(reply) if part.is_none() && reply.status != 401 && !may_be_from_a_crash(request, &reply) => {
                 self.compare(request, &reply, at)?;
                 return Ok(Some(reply));
             }
