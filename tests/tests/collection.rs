@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -29,26 +28,14 @@ async fn hasty(setting: Setting) -> Deployment {
     Deployment::builder(setting).collecting_at_once().start().await.unwrap()
 }
 
-fn files_below(folder: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    entries
-        .map(|entry| entry.unwrap())
-        .map(|entry| if entry.file_type().unwrap().is_dir() { files_below(&entry.path()) } else { 1 })
-        .sum()
-}
-
-/// The objects in the blob folder.
-fn objects(deployment: &Deployment) -> usize {
-    files_below(&deployment.folder().join(deployment.process("blob-store").name()).join("blobs/i"))
-}
-
 /// Waits until the blob folder holds exactly so many objects.
 async fn settles_at(deployment: &Deployment, expected: usize) {
-    let told =
-        eventually("the blob folder settles", || async { (objects(deployment) == expected).then_some(()) });
+    let told = eventually("the blob folder settles", || async {
+        (deployment.objects().len() == expected).then_some(())
+    });
     if let Err(error) = told.await {
         let status = deployment.admin(&["collection", "status"], "").await.unwrap();
-        panic!("{error}: {} objects, not {expected}\n{status}", objects(deployment));
+        panic!("{error}: {} objects, not {expected}\n{status}", deployment.objects().len());
     }
 }
 
@@ -60,7 +47,7 @@ async fn objects_deleted(deployment: &Deployment) -> usize {
 // --- what goes and what stays ----------------------------------------------------------------------------------------
 
 async fn bytes_go_when_the_last_link_goes(deployment: &Deployment) {
-    let before = objects(deployment);
+    let before = deployment.objects().len();
     let image = Content::named("collection-links").image(3, 5000);
     let (first, second) =
         (deployment.client().repository("links/first"), deployment.client().repository("links/second"));
@@ -95,7 +82,7 @@ async fn bytes_go_when_the_last_link_goes(deployment: &Deployment) {
 }
 
 async fn t19_one_layer_from_many_leaves_one_object(deployment: &Deployment) {
-    let before = objects(deployment);
+    let before = deployment.objects().len();
     let mut content = Content::named("collection-t19");
     let mut image = content.image(1, 100_000);
     let layer = image.layers.remove(0);
@@ -119,7 +106,7 @@ async fn t19_one_layer_from_many_leaves_one_object(deployment: &Deployment) {
 }
 
 async fn t21_a_referrer_goes_after_its_subject(deployment: &Deployment) {
-    let before = objects(deployment);
+    let before = deployment.objects().len();
     let mut content = Content::named("collection-t21");
     let subject = content.image(1, 3000);
     let signature = content.artifact("application/signature", Some(&subject.manifest));

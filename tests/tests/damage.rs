@@ -1,28 +1,9 @@
 //! Bytes that changed in the store: never served as a whole blob, out of service once it is certain, mended by a push.
 #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
 use berth_testkit::{Blob, Content, Deployment, Engine, Layout, Repository, Setting, eventually};
-
-fn objects_below(folder: &Path, objects: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { objects_below(&path, objects) } else { objects.push(path) }
-    }
-}
-
-/// The file that holds a blob's bytes.
-fn file_of(deployment: &Deployment, blob: &Blob) -> PathBuf {
-    let mut objects = Vec::new();
-    let blobs = deployment.folder().join(deployment.process("blob-store").name()).join("blobs/i");
-    objects_below(&blobs, &mut objects);
-    objects.into_iter().find(|path| std::fs::read(path).unwrap() == blob.bytes).unwrap()
-}
 
 fn flip(file: &Path, at: u64) {
     let file = File::options().read(true).write(true).open(file).unwrap();
@@ -47,10 +28,10 @@ async fn damage(setting: Setting) {
     repository.push_image("v1", &image).await.unwrap();
     let [flipped, shortened, missing] = [0, 1, 2].map(|number| image.layers[number].clone());
     // The last byte: by then all the others have been passed on.
-    flip(&file_of(&deployment, &flipped), flipped.size() - 1);
-    let file = File::options().write(true).open(file_of(&deployment, &shortened)).unwrap();
+    flip(&deployment.file_of(&flipped), flipped.size() - 1);
+    let file = File::options().write(true).open(deployment.file_of(&shortened)).unwrap();
     file.set_len(shortened.size() - 1).unwrap();
-    std::fs::remove_file(file_of(&deployment, &missing)).unwrap();
+    std::fs::remove_file(deployment.file_of(&missing)).unwrap();
 
     for blob in [&flipped, &shortened, &missing] {
         is_not_served(&repository, blob).await;
@@ -77,7 +58,7 @@ async fn damage(setting: Setting) {
     deployment.is_sound().await.unwrap();
 
     // A quarantine that turns out wrong ends with the next scrub.
-    let file = file_of(&deployment, &flipped);
+    let file = deployment.file_of(&flipped);
     deployment.restart(deployment.processes()[0].name()).await.unwrap();
     let repository = deployment.client().repository("damage/app");
     flip(&file, 10);

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -14,21 +14,6 @@ use berth_testkit::{Blob, Content, Deployment, Engine, Image, Layout, Setting, V
 const REPOSITORY: &str = "team/verified";
 /// What `berth verify` ends with when it finds something.
 const DAMAGED: i32 = 3;
-
-fn objects_below(folder: &Path, objects: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { objects_below(&path, objects) } else { objects.push(path) }
-    }
-}
-
-/// The file that holds a blob's bytes.
-fn file_of(deployment: &Deployment, blob: &Blob) -> PathBuf {
-    let mut objects = Vec::new();
-    let blobs = deployment.folder().join(deployment.process("blob-store").name()).join("blobs/i");
-    objects_below(&blobs, &mut objects);
-    objects.into_iter().find(|path| std::fs::read(path).unwrap() == blob.bytes).unwrap()
-}
 
 /// The key of the object in a file.
 fn key_of(file: &Path) -> String {
@@ -41,7 +26,7 @@ fn damage(deployment: &Deployment, image: &Image) -> BTreeSet<String> {
     let [flipped, short, missing, ..] = image.layers.as_slice() else { panic!("three layers") };
     let mut expected = BTreeSet::new();
     let mut expect = |kind: &str, blob: &Blob| {
-        let path = file_of(deployment, blob);
+        let path = deployment.file_of(blob);
         expected.insert(format!("{kind} {} {}", blob.digest, key_of(&path)));
         path
     };

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{ADMIN, Berth, Client, PASSWORD, Postgres, RoundRobin, Sql, janitor};
+use crate::{ADMIN, Berth, Blob, Client, PASSWORD, Postgres, RoundRobin, Sql, janitor};
 
 /// How roles are spread over processes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -254,6 +254,19 @@ impl Deployment {
         &self.folder
     }
 
+    /// The files of all objects in the blob folder.
+    pub fn objects(&self) -> Vec<PathBuf> {
+        let mut objects = Vec::new();
+        files_below(&self.folder.join(self.process("blob-store").name()).join("blobs/i"), &mut objects);
+        objects
+    }
+
+    /// The file that holds a blob's bytes.
+    pub fn file_of(&self, blob: &Blob) -> PathBuf {
+        let holds = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes == blob.bytes);
+        self.objects().into_iter().find(holds).expect("an object with these bytes")
+    }
+
     /// Restarts a process after `kill -9`, on the same data, and leads new connections to its new port.
     ///
     /// # Errors
@@ -269,6 +282,14 @@ impl Deployment {
     /// Resident memory of all processes in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.processes.iter().filter_map(Berth::resident_bytes).sum()
+    }
+}
+
+fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
+    // A folder may go while it is looked at.
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for path in entries.map_while(Result::ok).map(|entry| entry.path()) {
+        if path.is_dir() { files_below(&path, files) } else { files.push(path) }
     }
 }
 
