@@ -42,4 +42,5 @@ async fn two_thousand_chunks_of_a_kibibyte_cost_linear_bytes_and_syncs() {
         .expect(201)
         .unwrap();
     repository.pull_blob(&layer).await.unwrap();
+    deployment.is_sound().await.unwrap();
 }

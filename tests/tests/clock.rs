@@ -121,6 +121,7 @@ async fn wrong_clocks(engine: Engine, roles: &[&str]) {
             skewed.right_again().await;
         }
     }
+    deployment.is_sound().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -78,6 +78,7 @@ async fn t11_a_crowd_that_asks_the_same_is_one_query() {
     assert!(asked >= all, "every read asks metadata: {asked}");
     // The first who came, and whoever led the rest. The bytes: one read for each gateway.
     assert!(asked + 2.0 - joined <= 8.0, "{asked} reads, of which {joined} joined another's query");
+    deployment.is_sound().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,6 +133,7 @@ async fn every_client_gets_on(deployment: &Deployment) {
     times.sort_unstable();
     let p99 = times[times.len() * 99 / 100];
     println!("{:?}: {} pulls after the restart, p99 {p99:?}", deployment.setting(), times.len());
+    deployment.is_sound().await.unwrap();
 }
 
 /// One pull: the manifest by tag and by digest, and its layers.

@@ -72,6 +72,7 @@ async fn applied_once(setting: Setting, victims: &[&str]) {
     for tag in &acknowledged {
         assert!(tags.contains(tag), "{tag} was acknowledged and is gone");
     }
+    deployment.is_sound().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

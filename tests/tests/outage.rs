@@ -155,6 +155,7 @@ async fn every_service_may_die_and_come_back_without_a_restart_of_the_others() {
         repository.push_image(service, &next).await.unwrap().expect(201).unwrap();
         deployment.client().repository("back/app").pull_image(service, &next).await.unwrap();
     }
+    deployment.is_sound().await.unwrap();
 }
 
 /// A gateway keeps a stream of settings open for as long as it lives: that must not hold up the far side's end.
@@ -224,6 +225,7 @@ async fn an_upload_survives_the_death_of_blob_store_and_of_metadata() {
         repository.finish(&upload, &digest, Bytes::new()).await.unwrap().expect(201).unwrap();
         repository.pull_blob(&blob).await.unwrap();
     }
+    deployment.is_sound().await.unwrap();
 }
 
 /// A gateway that starts first is not ready, says 503, and needs no help when instance-manager comes.
@@ -277,4 +279,5 @@ async fn a_blob_in_one_request_amid_a_restart_of_metadata_is_asked_for_again() {
     assert_unavailable(&reply.unwrap());
     repository.push_blob_at_once(&blob).await.unwrap();
     repository.pull_blob(&blob).await.unwrap();
+    deployment.is_sound().await.unwrap();
 }

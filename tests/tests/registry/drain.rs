@@ -156,6 +156,7 @@ async fn end_in_the_middle(deployment: &Deployment) {
         repository.pull_blob(blob).await.unwrap();
     }
     repository.pull_image("v1", &image).await.unwrap();
+    deployment.is_sound().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
