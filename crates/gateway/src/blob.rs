@@ -15,7 +15,7 @@ use crate::{
     names::Name,
     request::Request,
     resolve::{Wanted, deleted, resolve},
-    verified::{Subject, suspect, whole},
+    verified::Subject,
 };
 
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
@@ -91,7 +91,7 @@ async fn open(request: &Request, digest: Digest, object: &Object, range: Option<
         Err(error @ BlobsError::Unavailable(_)) => return Err(error.into()),
         Err(error) => {
             if matches!(error, BlobsError::NotFound | BlobsError::Short { .. }) {
-                suspect(&request.parts, subject());
+                request.parts.whole.suspect(subject());
             }
             return Err(damaged(&error));
         }
@@ -100,7 +100,8 @@ async fn open(request: &Request, digest: Digest, object: &Object, range: Option<
         return Err(damaged(&"a redirect from a store that is not asked for one"));
     }
     // A part says nothing about the whole.
-    let steps = if range.is_none() { whole(&request.parts, subject(), reader) } else { reader.into_stream() };
+    let steps =
+        if range.is_none() { request.parts.whole.read(subject(), reader) } else { reader.into_stream() };
     steps.map(Body::from_stream).ok_or_else(|| damaged(&"no bytes"))
 }
 

@@ -84,6 +84,7 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let settings = settings::follow(instance_manager.clone(), deps.clock, &deps.background);
+    let whole = verified::Whole::new(Arc::clone(&deps.blobs), metadata.clone(), deps.tasks.clone());
     Gateway::new(request::Parts {
         metadata,
         instance_manager,
@@ -91,7 +92,7 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
         settings,
         manifests: cache::Manifests::new(config.manifest_cache_bytes),
         recall: recall::Recall::default(),
-        whole: verified::Whole::default(),
+        whole,
         ids: deps.ids,
         tasks: deps.tasks,
         metrics: metrics::Metrics::register(deps.registry),

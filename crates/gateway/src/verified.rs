@@ -7,16 +7,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_blobs::{BlobReader, BlobsError, ObjectRef};
+use berth_blobs::{BlobReader, Blobs, BlobsError, ObjectRef};
 use berth_model::InstanceId;
 use berth_oci::{Digest, Hasher};
-use berth_proto::metadata::QuarantineBlobRequest;
+use berth_proto::metadata::{QuarantineBlobRequest, metadata_client::MetadataClient};
+use berth_service::{Channel, Tasks};
 use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
-
-use crate::request::Parts;
 
 /// How long a file that was hashed is taken for whole.
 const TRUSTED: Duration = Duration::from_secs(24 * 3600);
@@ -27,9 +26,12 @@ const SECOND_LOOKS: usize = 2;
 
 type Steps = BoxStream<'static, Result<Bytes, BlobsError>>;
 
-/// What is known of the bytes in the stores.
+/// What is known of the bytes in the stores. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Whole {
+    blobs: Arc<dyn Blobs>,
+    metadata: MetadataClient<Channel>,
+    tasks: Tasks,
     /// Keys of objects that were hashed lately.
     trusted: Cache<String, ()>,
     /// Keys of objects that are being looked at again, or were lately.
@@ -37,12 +39,80 @@ pub(crate) struct Whole {
     looks: Arc<Semaphore>,
 }
 
-impl Default for Whole {
-    fn default() -> Self {
+impl Whole {
+    pub(crate) fn new(blobs: Arc<dyn Blobs>, metadata: MetadataClient<Channel>, tasks: Tasks) -> Self {
         Self {
+            blobs,
+            metadata,
+            tasks,
             trusted: Cache::builder().max_capacity(MAX_TRUSTED).time_to_live(TRUSTED).build(),
             suspects: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             looks: Arc::new(Semaphore::new(SECOND_LOOKS)),
+        }
+    }
+
+    /// The bytes of a whole blob. Those that do not have its digest end in an error before the last of them. None for a
+    /// redirect, which has no bytes here.
+    pub(crate) fn read(&self, subject: Subject, reader: BlobReader) -> Option<Steps> {
+        let is_file = matches!(reader, BlobReader::File { .. });
+        let steps = reader.into_stream()?;
+        if is_file && self.trusted.contains_key(subject.object.key.as_str()) {
+            return Some(steps);
+        }
+        let known = self.clone();
+        Some(verified(steps, subject.digest, move |outcome| match outcome {
+            Ok(()) if is_file => known.trusted.insert(subject.object.key.to_string(), ()),
+            Ok(()) => {}
+            Err(found) => {
+                let key = subject.object.key.as_str();
+                tracing::error!(%found, digest = %subject.digest, key, "a blob's bytes have another digest");
+                known.suspect(subject);
+            }
+        }))
+    }
+
+    /// Looks at an object a second time, and takes its blob out of service when it is damaged. The answer that was under
+    /// way does not wait for it.
+    pub(crate) fn suspect(&self, subject: Subject) {
+        let key = subject.object.key.to_string();
+        self.trusted.invalidate(&key);
+        if !self.suspects.entry(key).or_insert(()).is_fresh() {
+            return;
+        }
+        let known = self.clone();
+        let _runs_by_itself = self.tasks.spawn("look at a damaged blob again", async move {
+            let Ok(_permit) = known.looks.acquire().await else { return };
+            known.look_again(subject).await;
+        });
+    }
+
+    async fn look_again(&self, subject: Subject) {
+        let Subject { instance, digest, object } = subject;
+        let again = self.blobs.rehash(&object.store_id, &object.key, object.size, digest.algorithm());
+        let damage = match again.await {
+            Ok(found) if found == digest => {
+                tracing::warn!(
+                    key = object.key.as_str(),
+                    "the object is whole; its bytes were damaged on the way"
+                );
+                return;
+            }
+            Ok(_) => "wrong_digest",
+            Err(BlobsError::Short { .. }) => "short",
+            Err(BlobsError::NotFound) => "missing",
+            Err(error) => {
+                tracing::warn!(%error, key = object.key.as_str(), "a suspect blob can't be looked at again");
+                return;
+            }
+        };
+        let wanted = QuarantineBlobRequest {
+            instance_id: instance.to_string(),
+            digest: digest.to_string(),
+            object_key: object.key.to_string(),
+            damage: damage.to_owned(),
+        };
+        if let Err(status) = self.metadata.clone().quarantine_blob(wanted).await {
+            tracing::error!(cause = status.message(), "a damaged blob could not be taken out of service");
         }
     }
 }
@@ -53,71 +123,6 @@ pub(crate) struct Subject {
     pub(crate) instance: InstanceId,
     pub(crate) digest: Digest,
     pub(crate) object: ObjectRef,
-}
-
-/// The bytes of a whole blob. Those that do not have its digest end in an error before the last of them.
-pub(crate) fn whole(parts: &Arc<Parts>, subject: Subject, reader: BlobReader) -> Option<Steps> {
-    let is_file = matches!(reader, BlobReader::File { .. });
-    let steps = reader.into_stream()?;
-    if is_file && parts.whole.trusted.contains_key(subject.object.key.as_str()) {
-        return Some(steps);
-    }
-    let parts = Arc::clone(parts);
-    Some(verified(steps, subject.digest, move |outcome| match outcome {
-        Ok(()) if is_file => parts.whole.trusted.insert(subject.object.key.to_string(), ()),
-        Ok(()) => {}
-        Err(found) => {
-            let key = subject.object.key.as_str();
-            tracing::error!(%found, digest = %subject.digest, key, "a blob's bytes have another digest");
-            suspect(&parts, subject);
-        }
-    }))
-}
-
-/// Looks at an object a second time, and takes its blob out of service when it is damaged. The answer that was under way
-/// does not wait for it.
-pub(crate) fn suspect(parts: &Arc<Parts>, subject: Subject) {
-    let key = subject.object.key.to_string();
-    parts.whole.trusted.invalidate(&key);
-    let fresh = parts.whole.suspects.entry(key).or_insert(()).is_fresh();
-    if !fresh {
-        return;
-    }
-    let held = Arc::clone(parts);
-    let _runs_by_itself = parts.tasks.spawn("look at a damaged blob again", async move {
-        let Ok(_permit) = held.whole.looks.acquire().await else { return };
-        look_again(&held, subject).await;
-    });
-}
-
-async fn look_again(parts: &Parts, subject: Subject) {
-    let Subject { instance, digest, object } = subject;
-    let again = parts.blobs.rehash(&object.store_id, &object.key, object.size, digest.algorithm());
-    let damage = match again.await {
-        Ok(found) if found == digest => {
-            tracing::warn!(
-                key = object.key.as_str(),
-                "the object is whole; its bytes were damaged on the way"
-            );
-            return;
-        }
-        Ok(_) => "wrong_digest",
-        Err(BlobsError::Short { .. }) => "short",
-        Err(BlobsError::NotFound) => "missing",
-        Err(error) => {
-            tracing::warn!(%error, key = object.key.as_str(), "a suspect blob can't be looked at again");
-            return;
-        }
-    };
-    let wanted = QuarantineBlobRequest {
-        instance_id: instance.to_string(),
-        digest: digest.to_string(),
-        object_key: object.key.to_string(),
-        damage: damage.to_owned(),
-    };
-    if let Err(status) = parts.metadata.clone().quarantine_blob(wanted).await {
-        tracing::error!(cause = status.message(), "a damaged blob could not be taken out of service");
-    }
 }
 
 /// Passes bytes on, one step behind, and the last step only when all of them have `digest`. `judged` hears of the end:

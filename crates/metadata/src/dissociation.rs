@@ -1,4 +1,4 @@
-//! What a manifest lets go of when it is deleted, by a client or by collection.
+//! What a manifest lets go of when it is deleted, by a client or by collection, and manifests that may be let go of.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,7 @@ use berth_oci::Digest;
 use berth_service::Timestamp;
 
 use crate::{
+    Metadata,
     error::Result,
     store::{self, collect_statements, statements as sql},
 };
@@ -51,4 +52,21 @@ impl Dissociated {
         }
         Ok(())
     }
+}
+
+/// Queues manifests for review. `pushed` is one that a client wants to stay by itself, whatever holder it once had.
+pub(crate) async fn review(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    repository: &str,
+    digests: &BTreeSet<Digest>,
+    pushed: Option<&Digest>,
+) -> Result<()> {
+    if !digests.is_empty() {
+        let review_after = tx.now().plus(metadata.config.review_after());
+        let pushed = pushed.map(Digest::to_bytes).unwrap_or_default();
+        let args = args![repository, store::digests(digests), review_after, pushed];
+        tx.execute(&sql::REVIEW_MANIFESTS, args).await?;
+    }
+    Ok(())
 }

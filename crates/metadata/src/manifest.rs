@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     Metadata,
     access::Access,
-    dissociation::Dissociated,
+    dissociation::{self, Dissociated},
     error::{Error, Result},
     event::{self, Kind},
     repository::{self, Maker},
@@ -54,7 +54,7 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
     let before = tag::lock(tx, &repository.id, &input.tags).await?;
     let mut reviewed: BTreeSet<Digest> = before.values().copied().collect();
     reviewed.insert(*digest);
-    review(tx, metadata, &repository.id, &reviewed, Some(digest)).await?;
+    dissociation::review(tx, metadata, &repository.id, &reviewed, Some(digest)).await?;
     let held = hold_blobs(tx, metadata, &repository.id, view).await?;
     check_children(tx, &repository.id, view, &held.missing).await?;
     let key = || args![repository.id.as_str(), digest.to_bytes()];
@@ -107,23 +107,6 @@ impl Put {
         artifact.subject = self.view.subject.map(|subject| subject.to_string()).unwrap_or_default();
         artifact
     }
-}
-
-/// Queues manifests for review. `pushed` is one that a client wants to stay by itself, whatever holder it once had.
-pub(crate) async fn review(
-    tx: &mut Transaction,
-    metadata: &Metadata,
-    repository: &str,
-    digests: &BTreeSet<Digest>,
-    pushed: Option<&Digest>,
-) -> Result<()> {
-    if !digests.is_empty() {
-        let review_after = tx.now().plus(metadata.config.review_after());
-        let pushed = pushed.map(Digest::to_bytes).unwrap_or_default();
-        let args = args![repository, store::digests(digests), review_after, pushed];
-        tx.execute(&sql::REVIEW_MANIFESTS, args).await?;
-    }
-    Ok(())
 }
 
 /// The links that a manifest will hold, locked, and what it needs besides.

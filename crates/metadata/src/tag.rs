@@ -14,9 +14,10 @@ use berth_proto::events::Artifact;
 use crate::{
     Metadata,
     access::Access,
+    dissociation,
     error::{Error, Result},
     event::{self, Kind},
-    manifest, repository,
+    repository,
     store::{self, statements as sql},
 };
 
@@ -98,7 +99,7 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, name
         ));
     };
     let digest = store::digest(&row, 0)?;
-    manifest::review(tx, metadata, &repository.id, &BTreeSet::from([digest]), None).await?;
+    dissociation::review(tx, metadata, &repository.id, &BTreeSet::from([digest]), None).await?;
     let mut artifact = event::artifact(access, &repository.id, &digest);
     artifact.tag = name.to_string();
     drop(tx, metadata, access, &repository.id, artifact).await?;
