@@ -28,7 +28,7 @@ const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// The most tags that one digest push may set.
-const MAX_TAGS: usize = 100;
+const MAX_TAGS: usize = 50;
 
 /// GET and HEAD: one Resolve, then bytes from memory.
 pub(crate) async fn get(
