@@ -28,14 +28,23 @@ async fn hasty(setting: Setting) -> Deployment {
     Deployment::builder(setting).collecting_at_once().start().await.unwrap()
 }
 
-/// Waits until the blob folder holds exactly so many objects.
+/// Waits until the blob folder holds exactly so many objects, for as long as their number changes: after a long run, there
+/// is a backlog.
 async fn settles_at(deployment: &Deployment, expected: usize) {
-    let told = eventually("the blob folder settles", || async {
-        (deployment.objects().len() == expected).then_some(())
-    });
-    if let Err(error) = told.await {
-        let status = deployment.admin(&["collection", "status"], "").await.unwrap();
-        panic!("{error}: {} objects, not {expected}\n{status}", deployment.objects().len());
+    loop {
+        let before = deployment.objects().len();
+        let told = eventually("the number of objects changes", || async {
+            let now = deployment.objects().len();
+            (now == expected || now != before).then_some(now)
+        });
+        match told.await {
+            Ok(now) if now == expected => return,
+            Ok(_) => tokio::time::sleep(FLOOR).await,
+            Err(error) => {
+                let status = deployment.admin(&["collection", "status"], "").await.unwrap();
+                panic!("{error}: {before} objects, not {expected}\n{status}");
+            }
+        }
     }
 }
 

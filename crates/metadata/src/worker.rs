@@ -9,7 +9,7 @@ use std::{
 };
 
 use berth_blobs::{Blobs, BlobsError, ObjectKey};
-use berth_database::DatabaseError;
+use berth_database::{DatabaseError, Engine};
 use berth_service::{Registry, Tasks};
 use futures::future::join_all;
 use prometheus_client::{
@@ -24,8 +24,13 @@ use crate::{
     error::Result,
 };
 
-/// Rows that are worked on at the same time.
-const LANES: usize = 4;
+/// Rows that are worked on at the same time: on SQLite they share a commit, on PostgreSQL each takes a connection.
+const fn lanes(engine: Engine) -> usize {
+    match engine {
+        Engine::Sqlite => 16,
+        Engine::Postgres => 4,
+    }
+}
 /// Rows of one queue that a lane takes before the next queue has its turn.
 const TURN: usize = 25;
 /// How long the right to collect lasts without being renewed.
@@ -167,7 +172,7 @@ impl Collector {
             if !is_due || stopping.is_cancelled() || !self.claim().await? {
                 continue;
             }
-            let lanes = (0..LANES).map(|_| self.lane(queue, stopping));
+            let lanes = (0..lanes(self.metadata.database.engine())).map(|_| self.lane(queue, stopping));
             for lane in join_all(lanes).await {
                 done += lane?;
             }
