@@ -93,8 +93,7 @@ impl Store {
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Ok(None);
         }
-        let nanoseconds = i64::try_from(found.st_mtime_nsec).unwrap_or_default();
-        let modified = found.st_mtime.saturating_mul(1_000_000).saturating_add(nanoseconds / 1000);
+        let modified = found.st_mtime.saturating_mul(1_000_000).saturating_add(found.st_mtime_nsec / 1000);
         Ok(Some(Listed { key, size: u64::try_from(found.st_size).unwrap_or_default(), modified }))
     }
 }
