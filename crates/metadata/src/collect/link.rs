@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_database::{Transaction, args};
 
-use super::{Seen, Verdict, crash_when_deleted};
+use super::{Seen, Verdict, is_deleted};
 use crate::{
     Metadata,
     error::Result,
@@ -52,12 +52,16 @@ impl Metadata {
                 let input = Arc::clone(&input);
                 Box::pin(async move {
                     let outcome = review(tx, &input.0, &input.1).await;
-                    crash_when_deleted(&outcome, "collect_link.before_commit");
+                    if is_deleted(&outcome) {
+                        berth_service::crash::point("collect_link.before_commit");
+                    }
                     outcome
                 })
             })
             .await;
-        crash_when_deleted(&outcome, "collect_link.committed");
+        if is_deleted(&outcome) {
+            berth_service::crash::point("collect_link.committed");
+        }
         self.settle(outcome, &seen, &sql::BACK_OFF_LINK).await
     }
 }

@@ -7,7 +7,7 @@ use berth_model::RepositoryId;
 use berth_oci::{Digest, ErrorCode};
 use berth_service::Timestamp;
 
-use super::{PRINCIPAL, Seen, Verdict, crash_when_deleted};
+use super::{PRINCIPAL, Seen, Verdict, is_deleted};
 use crate::{
     Metadata,
     access::{Access, Binding},
@@ -169,12 +169,16 @@ impl Metadata {
                 let input = Arc::clone(&input);
                 Box::pin(async move {
                     let outcome = review(tx, &input.0, &input.1).await;
-                    crash_when_deleted(&outcome, "collect_manifest.before_commit");
+                    if is_deleted(&outcome) {
+                        berth_service::crash::point("collect_manifest.before_commit");
+                    }
                     outcome
                 })
             })
             .await;
-        crash_when_deleted(&outcome, "collect_manifest.committed");
+        if is_deleted(&outcome) {
+            berth_service::crash::point("collect_manifest.committed");
+        }
         let verdict = self.settle(outcome, &seen, &sql::BACK_OFF_MANIFEST).await?;
         if verdict == Some(Verdict::Deleted) {
             self.nudge.nudge();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_database::{Transaction, args};
 
-use super::{Seen, Verdict, crash_when_deleted};
+use super::{Seen, Verdict, is_deleted};
 use crate::{
     Metadata,
     error::Result,
@@ -85,12 +85,16 @@ impl Metadata {
                 let input = Arc::clone(&input);
                 Box::pin(async move {
                     let outcome = review(tx, &input.0, &input.1).await;
-                    crash_when_deleted(&outcome, "collect_repository.before_commit");
+                    if is_deleted(&outcome) {
+                        berth_service::crash::point("collect_repository.before_commit");
+                    }
                     outcome
                 })
             })
             .await;
-        crash_when_deleted(&outcome, "collect_repository.committed");
+        if is_deleted(&outcome) {
+            berth_service::crash::point("collect_repository.committed");
+        }
         self.settle(outcome, &seen, &sql::BACK_OFF_REPOSITORY).await
     }
 }

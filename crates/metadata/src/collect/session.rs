@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_database::{Engine, TextList, Transaction, args};
 
-use super::{Verdict, crash_when_deleted};
+use super::{Verdict, is_deleted};
 use crate::{
     Metadata,
     error::{Error, Result},
@@ -52,12 +52,16 @@ impl Metadata {
                 let metadata = Arc::clone(&metadata);
                 Box::pin(async move {
                     let outcome = reap(tx, &metadata).await;
-                    crash_when_deleted(&outcome, "collect_session.before_commit");
+                    if is_deleted(&outcome) {
+                        berth_service::crash::point("collect_session.before_commit");
+                    }
                     outcome
                 })
             })
             .await;
-        crash_when_deleted(&outcome, "collect_session.committed");
+        if is_deleted(&outcome) {
+            berth_service::crash::point("collect_session.committed");
+        }
         outcome
     }
 
