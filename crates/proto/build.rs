@@ -3,14 +3,19 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Asked when it runs: a cached build script may have been compiled in another checkout.
     let root = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
-    let files = [
+    println!("cargo:rerun-if-changed={}", root.display());
+    // Metadata records what blob-store speaks of. Whoever refers to another package comes before that package, whose
+    // file is written again, then whole.
+    let others = [
         "berth/metadata/v1/metadata.proto",
         "berth/instance_manager/v1/instance_manager.proto",
-        "berth/blob_store/v1/blob_store.proto",
         "berth/events/v1/events.proto",
     ];
-    println!("cargo:rerun-if-changed={}", root.display());
-    let descriptors = protox::compile(files, [&root])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".berth.blob_store.v1", "crate::blob_store")
+        .compile_fds(protox::compile(others, [&root])?)?;
+    let blob_store = protox::compile(["berth/blob_store/v1/blob_store.proto"], [&root])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(blob_store)?;
     Ok(())
 }

@@ -30,6 +30,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("argon2", &["berth-access"]),
     ("rcgen", &["berth-testkit", "berth-tests"]),
     ("reqwest", &["berth-testkit", "berth-tests"]),
+    ("aws-sdk-s3", &["berth-blob-store"]),
+    ("s3s", &["berth-testkit"]),
 ];
 
 fn root() -> &'static Path {

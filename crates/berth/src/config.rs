@@ -219,6 +219,16 @@ impl Config {
         Some(options)
     }
 
+    /// The settings of metadata; with object storage configured new blobs go there.
+    pub(crate) fn metadata_settings(&self) -> berth_metadata::Config {
+        let mut settings = self.metadata.clone();
+        if !self.blob_store.s3.bucket.is_empty() {
+            settings.store_id.clone_from(&self.blob_store.s3.id);
+            settings.object_storage = true;
+        }
+        settings
+    }
+
     fn check(&self) -> Result<(), Failure> {
         let roles = self.roles();
         let needs = |role: Role, wanted_by: &[Role], address: &str, key: &str| {

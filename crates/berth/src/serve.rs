@@ -312,7 +312,7 @@ impl<'a> Builder<'a> {
             blobs,
             tasks: self.back.clone(),
         };
-        let service = berth_metadata::build(self.config.metadata.clone(), deps);
+        let service = berth_metadata::build(self.config.metadata_settings(), deps);
         let metrics = RelayMetrics::register(&mut self.registry);
         let sink = Arc::new(DirectSink::new(self.audit.clone()));
         let outbox = Arc::clone(&service.outbox);

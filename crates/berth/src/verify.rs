@@ -93,7 +93,7 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
         tasks: work.clone(),
         registry: &mut registry,
     };
-    let server = berth_metadata::build_scrubber(config.metadata.clone(), deps);
+    let server = berth_metadata::build_scrubber(config.metadata_settings(), deps);
     let outcome = watch(MetadataClient::new(Channel::local("metadata", server))).await;
     work.stop(Duration::from_secs(5)).await;
     database.close().await;

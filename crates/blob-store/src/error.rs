@@ -11,6 +11,9 @@ pub enum Error {
         .0.display()
     )]
     InUse(PathBuf),
+    /// The settings of object storage can't be used.
+    #[error("can't use the object storage: {0}")]
+    ObjectStorage(String),
     /// The root can't be used.
     #[error("can't use the blob folder {}", root.display())]
     Root {

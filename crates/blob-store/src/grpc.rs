@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use berth_blobs::{BlobWriter, Blobs, BlobsError, MAX_LISTED, ObjectRef, STEP_BYTES, WriteOpen};
+use berth_blobs::{BlobWriter, Blobs, BlobsError, MAX_LISTED, ObjectRef, STEP_BYTES, wire};
 use berth_oci::{ByteRange, ErrorCode, Problem};
 use berth_proto::{
     blob_store::{
-        DeleteRequest, DeleteResponse, ListRequest, ListResponse, ListedObject, ReadRequest, ReadResponse,
-        RehashRequest, RehashResponse, WriteRequest, WriteResponse, blob_store_server::BlobStore,
-        write_request::Step,
+        AbandonResponse, Abandoned, DeleteRequest, DeleteResponse, ListRequest, ListResponse, ListedObject,
+        ReadRequest, ReadResponse, RehashRequest, RehashResponse, ResumeFinishRequest, ResumeFinishResponse,
+        WriteFinished, WriteOpened, WriteRequest, WriteResponse, WriteTaken, blob_store_server::BlobStore,
+        write_request::Step, write_response::Answer,
     },
-    parse, to_status,
+    parse, require, to_status,
 };
 use futures::{
     StreamExt,
@@ -46,36 +47,30 @@ impl Grpc {
     }
 }
 
-fn read_open(open: &berth_proto::blob_store::WriteOpen) -> Result<WriteOpen, Problem> {
-    Ok(WriteOpen {
-        store_id: open.store_id.clone(),
-        key: parse("key", &open.key)?,
-        epoch: open.epoch,
-        offset: open.offset,
-        hash_state: (!open.hash_state.is_empty()).then(|| open.hash_state.to_vec()),
-        algorithm: parse("algorithm", &open.algorithm)?,
-    })
-}
-
-/// Goes on until the next sync and answers it; `None` when the client is done.
+/// Goes on until the next step that has an answer; `None` when the client is done.
 async fn next_answer(
     writer: &mut dyn BlobWriter,
     steps: &mut Streaming<WriteRequest>,
 ) -> Result<Option<WriteResponse>, Status> {
     while let Some(request) = steps.message().await? {
-        match request.step {
-            Some(Step::Data(data)) => writer.write(data).await.map_err(refuse)?,
-            Some(Step::Sync(_)) => {
-                let written = writer.sync().await.map_err(refuse)?;
-                return Ok(Some(WriteResponse {
-                    offset: written.offset,
-                    hash_state: written.hash_state.into(),
-                    digest: written.digest.to_string(),
-                }));
+        let answer = match request.step {
+            Some(Step::Data(data)) => {
+                let record = writer.write(data).await.map_err(refuse)?;
+                if !writer.records() {
+                    continue;
+                }
+                Answer::Taken(WriteTaken { record: record.as_ref().map(wire::written_to) })
+            }
+            Some(Step::Sync(_)) => Answer::Written(wire::written_to(&writer.sync().await.map_err(refuse)?)),
+            Some(Step::Close(_)) => Answer::Closed(wire::closed_to(&writer.close().await.map_err(refuse)?)),
+            Some(Step::Finish(_)) => {
+                let key = writer.finish().await.map_err(refuse)?;
+                Answer::Finished(WriteFinished { key: key.to_string() })
             }
             Some(Step::Open(_)) => return Err(invalid("only the first message opens")),
             None => return Err(invalid("field step is missing")),
-        }
+        };
+        return Ok(Some(WriteResponse { answer: Some(answer) }));
     }
     Ok(None)
 }
@@ -85,6 +80,7 @@ impl BlobStore for Grpc {
     type WriteStream = Answers<WriteResponse>;
     type RehashStream = Answers<RehashResponse>;
     type ReadStream = Answers<ReadResponse>;
+    type ResumeFinishStream = Answers<ResumeFinishResponse>;
 
     async fn write(
         &self,
@@ -94,8 +90,10 @@ impl BlobStore for Grpc {
         let Some(WriteRequest { step: Some(Step::Open(open)) }) = steps.message().await? else {
             return Err(invalid("the first message has to open"));
         };
-        let open = read_open(&open).map_err(to_status)?;
+        let open = wire::open_from(open).map_err(to_status)?;
         let writer = self.blobs.write(open).await.map_err(refuse)?;
+        let opened = Answer::Opened(WriteOpened { records: writer.records() });
+        let opened = stream::iter([Ok(WriteResponse { answer: Some(opened) })]);
         let answers = stream::unfold(Some((writer, steps)), |state| async move {
             let (mut writer, mut steps) = state?;
             match next_answer(&mut *writer, &mut steps).await {
@@ -104,7 +102,7 @@ impl BlobStore for Grpc {
                 Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(opened.chain(answers).boxed()))
     }
 
     async fn rehash(&self, request: Request<RehashRequest>) -> Result<Response<Self::RehashStream>, Status> {
@@ -148,6 +146,25 @@ impl BlobStore for Grpc {
             stream::iter(frames)
         });
         Ok(Response::new(frames.boxed()))
+    }
+
+    async fn resume_finish(
+        &self,
+        request: Request<ResumeFinishRequest>,
+    ) -> Result<Response<Self::ResumeFinishStream>, Status> {
+        let open = require("open", request.into_inner().open).and_then(wire::open_from).map_err(to_status)?;
+        let blobs = Arc::clone(&self.blobs);
+        let answer = async move {
+            let key = blobs.resume_finish(open).await.map_err(refuse)?;
+            Ok(ResumeFinishResponse { key: key.to_string() })
+        };
+        Ok(Response::new(stream::once(answer).boxed()))
+    }
+
+    async fn abandon(&self, request: Request<Abandoned>) -> Result<Response<AbandonResponse>, Status> {
+        let abandoned = wire::abandoned_from(request.into_inner()).map_err(to_status)?;
+        self.blobs.abandon(&abandoned).await.map_err(refuse)?;
+        Ok(Response::new(AbandonResponse {}))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {

@@ -6,6 +6,8 @@ pub mod filesystem;
 mod grpc;
 mod metrics;
 mod remote;
+pub mod s3;
+mod stores;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +15,8 @@ use std::{
     time::Duration,
 };
 
-use berth_blobs::Blobs;
+use berth_blobs::{Blobs, BlobsError, ObjectRef, WriteOpen};
+use berth_oci::{ByteRange, Hasher};
 use berth_proto::{MAX_MESSAGE_BYTES, blob_store::blob_store_server::BlobStoreServer};
 use berth_service::{Registry, Tasks};
 
@@ -22,6 +25,8 @@ pub use filesystem::Filesystem;
 pub use grpc::Grpc;
 pub use metrics::Metrics;
 pub use remote::RemoteBlobs;
+pub use s3::S3;
+pub use stores::Stores;
 
 /// The store that a deployment has from the start.
 pub const DEFAULT_STORE: &str = "default";
@@ -36,8 +41,11 @@ const ROOM_INTERVAL: Duration = Duration::from_secs(15);
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The folder of the filesystem driver. One process at a time may use it; it has to be on a disk that honours
-    /// `fsync`. Default: `blobs` in the data folder.
+    /// `fsync`. Default: `blobs` in the data folder. With object storage it is only opened where it is named or there
+    /// already, for blobs from before.
     pub root: Option<PathBuf>,
+    /// Object storage. Where a bucket is named, new blobs go there; processes with the metadata role have to know it too.
+    pub s3: s3::Config,
 }
 
 /// What blob-store needs from the process around it.
@@ -60,16 +68,30 @@ pub struct Service {
     pub server: BlobStoreServer<Grpc>,
 }
 
-/// Opens the store and locks its root.
+/// Opens the stores and locks the root.
 ///
 /// # Errors
-/// When the root can't be used, or another process uses it.
+/// When the root can't be used, or another process uses it, or the settings of object storage can't be right.
 pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
     let metrics = Metrics::register(deps.registry);
-    let root = config.root.clone().unwrap_or_else(|| deps.data.join("blobs"));
-    let files = Filesystem::open(root, DEFAULT_STORE, metrics).await?;
-    watch_room(files.clone(), &deps.tasks);
-    let blobs: Arc<dyn Blobs> = Arc::new(files);
+    let named = config.root.clone();
+    let root = named.clone().unwrap_or_else(|| deps.data.join("blobs"));
+    let mut stores = Stores::default();
+    let in_bucket = !config.s3.bucket.is_empty();
+    if !in_bucket || named.is_some() || root.is_dir() {
+        let files = Filesystem::open(root, DEFAULT_STORE, metrics.clone()).await?;
+        watch_room(files.clone(), &deps.tasks);
+        stores.add(DEFAULT_STORE, Arc::new(files));
+    }
+    if in_bucket {
+        let bucket = &config.s3;
+        if bucket.id == DEFAULT_STORE {
+            let message = format!("its id can't be {DEFAULT_STORE:?}, which is the blob folder's");
+            return Err(Error::ObjectStorage(message));
+        }
+        stores.add(&bucket.id, Arc::new(S3::open(bucket, deps.tasks, metrics).await?));
+    }
+    let blobs: Arc<dyn Blobs> = Arc::new(stores);
     let server = serve(Arc::clone(&blobs));
     Ok(Service { blobs, server })
 }
@@ -93,4 +115,27 @@ pub fn serve(blobs: Arc<dyn Blobs>) -> BlobStoreServer<Grpc> {
     BlobStoreServer::new(Grpc::new(blobs))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The running hash at the offset where a write begins.
+fn restore_hash(open: &WriteOpen) -> Result<Hasher, BlobsError> {
+    match (&open.hash_state, open.offset) {
+        (None, 0) => Ok(Hasher::new(open.algorithm)),
+        (Some(state), _) => Hasher::restore(state)
+            .filter(|hasher| hasher.algorithm() == open.algorithm)
+            .ok_or(BlobsError::Invalid("a hash state that is none of this algorithm")),
+        (None, _) => Err(BlobsError::Invalid("no hash state for an object with bytes")),
+    }
+}
+
+/// The part of the object to read: exactly `range`, or all of it.
+fn resolve(object: &ObjectRef, range: Option<ByteRange>) -> Result<ByteRange, BlobsError> {
+    if object.format != 0 {
+        return Err(BlobsError::Invalid("an object's format that this store does not know"));
+    }
+    let range = range.unwrap_or(ByteRange { offset: 0, length: object.size });
+    match range.offset.checked_add(range.length) {
+        Some(end) if end <= object.size => Ok(range),
+        _ => Err(BlobsError::Invalid("a range outside the object")),
+    }
 }

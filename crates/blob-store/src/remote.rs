@@ -2,14 +2,16 @@
 
 use async_trait::async_trait;
 use berth_blobs::{
-    BlobReader, BlobWriter, Blobs, BlobsError, Listed, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen, Written,
+    Abandoned, BlobReader, BlobWriter, Blobs, BlobsError, Closed, Listed, ObjectKey, ObjectRef, STEP_BYTES,
+    StagingChange, WriteOpen, Written, wire,
 };
-use berth_oci::{Algorithm, ByteRange, Digest};
+use berth_oci::{Algorithm, ByteRange, Digest, Problem};
 use berth_proto::{
     MAX_MESSAGE_BYTES,
     blob_store::{
-        self, DeleteRequest, ListRequest, ReadRequest, RehashRequest, WriteRequest, WriteResponse, WriteSync,
-        blob_store_client::BlobStoreClient, write_request::Step,
+        DeleteRequest, ListRequest, ReadRequest, RehashRequest, ResumeFinishRequest, WriteClose, WriteFinish,
+        WriteRequest, WriteResponse, WriteSync, blob_store_client::BlobStoreClient, write_request::Step,
+        write_response::Answer,
     },
     from_status,
 };
@@ -48,6 +50,19 @@ fn cut_off() -> BlobsError {
     BlobsError::Unavailable("it ended a call without an answer".to_owned())
 }
 
+/// It answered something else than was asked.
+fn out_of_turn() -> BlobsError {
+    BlobsError::Remote("it answered out of turn".to_owned())
+}
+
+fn unreadable(problem: Problem) -> BlobsError {
+    BlobsError::Remote(problem.message)
+}
+
+fn read_key(text: &str) -> Result<ObjectKey, BlobsError> {
+    text.parse().map_err(|_| BlobsError::Remote(format!("it answered with no key: {text:?}")))
+}
+
 fn read_digest(text: &str) -> Result<Digest, BlobsError> {
     text.parse().map_err(|_| BlobsError::Remote(format!("it answered with no digest: {text:?}")))
 }
@@ -57,18 +72,30 @@ impl Blobs for RemoteBlobs {
     async fn write(&self, open: WriteOpen) -> Result<Box<dyn BlobWriter>, BlobsError> {
         let (frames, waiting) = mpsc::channel(WAITING_FRAMES);
         let offset = open.offset;
-        let first = Step::Open(blob_store::WriteOpen {
-            store_id: open.store_id,
-            key: open.key.to_string(),
-            epoch: open.epoch,
-            offset,
-            hash_state: open.hash_state.unwrap_or_default().into(),
-            algorithm: open.algorithm.to_string(),
-        });
+        let first = Step::Open(wire::open_to(open));
         frames.send(WriteRequest { step: Some(first) }).await.map_err(|_| cut_off())?;
         let answers = self.client.clone().write(ReceiverStream::new(waiting)).await;
         let answers = answers.map_err(|status| failed(&status))?.into_inner();
-        Ok(Box::new(RemoteWriter { frames, answers, offset, broken: false }))
+        let mut writer =
+            RemoteWriter { frames, answers, records: false, waiting: Bytes::new(), offset, broken: false };
+        match writer.answer().await? {
+            Answer::Opened(opened) => writer.records = opened.records,
+            _ => return Err(out_of_turn()),
+        }
+        Ok(Box::new(writer))
+    }
+
+    async fn resume_finish(&self, open: WriteOpen) -> Result<ObjectKey, BlobsError> {
+        let request = ResumeFinishRequest { open: Some(wire::open_to(open)) };
+        let answers = self.client.clone().resume_finish(request).await.map_err(|status| failed(&status))?;
+        let answer = answers.into_inner().message().await.map_err(|status| failed(&status))?;
+        read_key(&answer.ok_or_else(cut_off)?.key)
+    }
+
+    async fn abandon(&self, abandoned: &Abandoned) -> Result<(), BlobsError> {
+        let request = wire::abandoned_to(abandoned);
+        self.client.clone().abandon(request).await.map_err(|status| failed(&status))?;
+        Ok(())
     }
 
     async fn rehash(
@@ -130,10 +157,8 @@ impl Blobs for RemoteBlobs {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
         let page = self.client.clone().list(request).await.map_err(|status| failed(&status))?.into_inner();
-        let read = |object: blob_store::ListedObject| {
-            let key = object.key.parse();
-            let key = key.map_err(|_| BlobsError::Remote(format!("it listed no key: {:?}", object.key)))?;
-            Ok(Listed { key, size: object.size, modified: object.modified })
+        let read = |object: berth_proto::blob_store::ListedObject| {
+            Ok(Listed { key: read_key(&object.key)?, size: object.size, modified: object.modified })
         };
         page.objects.into_iter().map(read).collect()
     }
@@ -144,6 +169,11 @@ impl Blobs for RemoteBlobs {
 struct RemoteWriter {
     frames: mpsc::Sender<WriteRequest>,
     answers: Streaming<WriteResponse>,
+    /// Whether the far side answers every frame, and may ask for something to be recorded.
+    records: bool,
+    /// Taken in, and not sent before something else is recorded.
+    waiting: Bytes,
+    /// Bytes that were sent.
     offset: u64,
     /// A call failed or did not end.
     broken: bool,
@@ -158,8 +188,51 @@ impl RemoteWriter {
     }
 
     /// Waits for an answer. The far side speaks unasked only to say that it failed.
-    async fn answer(&mut self) -> Result<WriteResponse, BlobsError> {
-        self.answers.message().await.map_err(|status| failed(&status))?.ok_or_else(cut_off)
+    async fn answer(&mut self) -> Result<Answer, BlobsError> {
+        let response = self.answers.message().await.map_err(|status| failed(&status))?;
+        response.ok_or_else(cut_off)?.answer.ok_or_else(out_of_turn)
+    }
+
+    /// Sends what waits, until something has to be recorded.
+    async fn push(&mut self) -> Result<Option<Written>, BlobsError> {
+        while !self.waiting.is_empty() {
+            let frame = self.waiting.split_to(self.waiting.len().min(STEP_BYTES));
+            let length = frame.len() as u64;
+            self.send(Step::Data(frame)).await?;
+            self.offset += length;
+            if !self.records {
+                continue;
+            }
+            match self.answer().await? {
+                Answer::Taken(taken) => {
+                    if let Some(record) = taken.record {
+                        return wire::written_from(record).map(Some).map_err(unreadable);
+                    }
+                }
+                _ => return Err(out_of_turn()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends what waits before a sync or a close. What would have to be recorded in between is handed out with it.
+    async fn push_all(&mut self) -> Result<StagingChange, BlobsError> {
+        let mut change = StagingChange::default();
+        while let Some(record) = self.push().await? {
+            change.then(record.change);
+        }
+        Ok(change)
+    }
+
+    fn check(&self, mut written: Written, before: StagingChange) -> Result<Written, BlobsError> {
+        if written.offset != self.offset {
+            let message = format!("it wrote up to byte {}, not {}", written.offset, self.offset);
+            return Err(BlobsError::Remote(message));
+        }
+        let mut change = before;
+        change.then(std::mem::take(&mut written.change));
+        written.change = change;
+        Ok(written)
     }
 
     async fn send(&mut self, step: Step) -> Result<(), BlobsError> {
@@ -183,34 +256,52 @@ impl RemoteWriter {
 
 #[async_trait]
 impl BlobWriter for RemoteWriter {
-    async fn write(&mut self, mut data: Bytes) -> Result<(), BlobsError> {
+    async fn write(&mut self, data: Bytes) -> Result<Option<Written>, BlobsError> {
         self.begin()?;
-        while !data.is_empty() {
-            let frame = data.split_to(data.len().min(STEP_BYTES));
-            let length = frame.len() as u64;
-            self.send(Step::Data(frame)).await?;
-            self.offset += length;
+        let mut asked = self.push().await?;
+        self.waiting =
+            if self.waiting.is_empty() { data } else { [&self.waiting[..], &data].concat().into() };
+        if asked.is_none() {
+            asked = self.push().await?;
         }
         self.broken = false;
-        Ok(())
+        Ok(asked)
     }
 
     async fn sync(&mut self) -> Result<Written, BlobsError> {
         self.begin()?;
+        let before = self.push_all().await?;
         self.send(Step::Sync(WriteSync {})).await?;
-        let answer = self.answer().await?;
-        if answer.offset != self.offset {
-            return Err(BlobsError::Remote(format!(
-                "it wrote up to byte {}, not {}",
-                answer.offset, self.offset
-            )));
-        }
+        let Answer::Written(written) = self.answer().await? else { return Err(out_of_turn()) };
+        let written = self.check(wire::written_from(written).map_err(unreadable)?, before)?;
         self.broken = false;
-        let digest = read_digest(&answer.digest)?;
-        Ok(Written { offset: answer.offset, hash_state: answer.hash_state.to_vec(), digest })
+        Ok(written)
+    }
+
+    async fn close(&mut self) -> Result<Closed, BlobsError> {
+        self.begin()?;
+        let before = self.push_all().await?;
+        self.send(Step::Close(WriteClose {})).await?;
+        let Answer::Closed(closed) = self.answer().await? else { return Err(out_of_turn()) };
+        let mut closed = wire::closed_from(closed).map_err(unreadable)?;
+        closed.written = self.check(closed.written, before)?;
+        self.broken = false;
+        Ok(closed)
+    }
+
+    async fn finish(&mut self) -> Result<ObjectKey, BlobsError> {
+        self.begin()?;
+        self.send(Step::Finish(WriteFinish {})).await?;
+        let Answer::Finished(finished) = self.answer().await? else { return Err(out_of_turn()) };
+        self.broken = false;
+        read_key(&finished.key)
+    }
+
+    fn records(&self) -> bool {
+        self.records
     }
 
     fn offset(&self) -> u64 {
-        self.offset
+        self.offset + self.waiting.len() as u64
     }
 }

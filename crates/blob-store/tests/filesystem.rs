@@ -10,7 +10,7 @@ use std::{
 };
 
 use berth_blob_store::{Error, Filesystem, Metrics, RemoteBlobs, serve};
-use berth_blobs::{Blobs, BlobsError, ObjectKey, ObjectRef, WriteOpen, suite::bytes_of};
+use berth_blobs::{Blobs, BlobsError, ObjectKey, ObjectRef, Staging, WriteOpen, suite::bytes_of};
 use berth_oci::{Algorithm, Digest, ErrorCode, Problem};
 use berth_service::Channel;
 use ulid::Ulid;
@@ -27,6 +27,8 @@ fn fresh(key: &ObjectKey, epoch: i64) -> WriteOpen {
         offset: 0,
         hash_state: None,
         algorithm: Algorithm::Sha256,
+        staging: Staging::default(),
+        expected: None,
     }
 }
 
@@ -178,7 +180,7 @@ async fn t03_a_full_device_is_507_and_works_again_with_room() {
             let mut refused = None;
             for _ in 0..20 {
                 let written = match writer.write(bytes_of(seed, 900_000)).await {
-                    Ok(()) => writer.sync().await.map(drop),
+                    Ok(_) => writer.sync().await.map(drop),
                     Err(error) => Err(error),
                 };
                 if let Err(error) = written {

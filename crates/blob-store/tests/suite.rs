@@ -31,7 +31,7 @@ mod filesystem {
     async fn make() -> Fixture {
         let (folder, blobs) = files().await;
         let cut = cutter(folder.path().to_owned());
-        Fixture { blobs, store_id: "default".to_owned(), cut, keep: Box::new(folder) }
+        Fixture { blobs, store_id: "default".to_owned(), cut, in_place: true, keep: Box::new(folder) }
     }
 
     berth_blobs::blobs_suite!(make);
@@ -50,7 +50,13 @@ mod remote_over_a_socket {
         let routes = tonic::service::Routes::new(serve(blobs)).prepare();
         berth_service::serve(listener, routes, Limits::default(), &tasks);
         let blobs = Arc::new(RemoteBlobs::new(Channel::remote("blob-store", &address).unwrap()));
-        Fixture { blobs, store_id: "default".to_owned(), cut, keep: Box::new((folder, socket, tasks)) }
+        Fixture {
+            blobs,
+            store_id: "default".to_owned(),
+            cut,
+            in_place: true,
+            keep: Box::new((folder, socket, tasks)),
+        }
     }
 
     berth_blobs::blobs_suite!(make);
@@ -63,7 +69,7 @@ mod remote_in_this_process {
         let (folder, blobs) = files().await;
         let cut = cutter(folder.path().to_owned());
         let blobs = Arc::new(RemoteBlobs::new(Channel::local("blob-store", serve(blobs))));
-        Fixture { blobs, store_id: "default".to_owned(), cut, keep: Box::new(folder) }
+        Fixture { blobs, store_id: "default".to_owned(), cut, in_place: true, keep: Box::new(folder) }
     }
 
     berth_blobs::blobs_suite!(make);

@@ -4,8 +4,10 @@
 mod error;
 mod key;
 mod reader;
+mod staging;
 #[cfg(feature = "suite")]
 pub mod suite;
+pub mod wire;
 
 use std::fmt::Debug;
 
@@ -16,6 +18,7 @@ use bytes::Bytes;
 pub use error::BlobsError;
 pub use key::{KeyError, ObjectKey};
 pub use reader::{BlobReader, STEP_BYTES};
+pub use staging::{Abandoned, Multipart, Piece, Place, RESERVED_PARTS, Staging, StagingChange};
 
 /// Where an object is, as its row says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +48,10 @@ pub struct WriteOpen {
     pub hash_state: Option<Vec<u8>>,
     /// The algorithm of the running hash.
     pub algorithm: Algorithm,
+    /// What the store keeps aside for the object, as it was recorded.
+    pub staging: Staging,
+    /// Bytes that are announced to come now; a store reserves memory by them.
+    pub expected: Option<u64>,
 }
 
 /// What a sync made durable.
@@ -56,6 +63,19 @@ pub struct Written {
     pub hash_state: Vec<u8>,
     /// The digest of those bytes.
     pub digest: Digest,
+    /// What the store keeps aside since it last said so; to be recorded together with the offset.
+    pub change: StagingChange,
+}
+
+/// The end of an object's bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Closed {
+    /// How far the object reaches, and what was put aside. Where the store keeps bytes aside, the last of them are
+    /// durable only after [`BlobWriter::finish`].
+    pub written: Written,
+    /// Whether the end may take effect without an answer: digest, size and change are recorded as finishing first, so
+    /// that [`Blobs::resume_finish`] can find out.
+    pub two_phase: bool,
 }
 
 /// The most objects of one page of a listing.
@@ -75,12 +95,14 @@ pub struct Listed {
 /// Writing and reading objects. An object is written once under one key, which is never used again.
 #[async_trait]
 pub trait Blobs: Send + Sync + Debug + 'static {
-    /// Takes over the writing of an object at the recorded offset. The writer of an older epoch is closed before
-    /// anything is cut, and no byte of it lands afterwards; opening under an older epoch than the last is
-    /// [`BlobsError::Stale`].
+    /// Takes over the writing of an object at the recorded offset. Where bytes are written in place, the writer of an
+    /// older epoch is closed before anything is cut, no byte of it lands afterwards, and opening under an older epoch
+    /// than the last is [`BlobsError::Stale`]. Where they are put aside, epochs write under names of their own, and what
+    /// an older one writes late is never part of the object.
     async fn write(&self, open: WriteOpen) -> Result<Box<dyn BlobWriter>, BlobsError>;
 
-    /// Reads the first `size` bytes of an object back once, to hash them with another algorithm.
+    /// Reads the first `size` bytes of a finished object back once, to hash them with another algorithm. `key` is what
+    /// [`BlobWriter::finish`] said.
     async fn rehash(
         &self,
         store_id: &str,
@@ -92,6 +114,22 @@ pub trait Blobs: Send + Sync + Debug + 'static {
     /// Opens an object, or a part of it. An object shorter than its row says is an error here or at the end of the
     /// stream, never a short answer.
     async fn open(&self, object: &ObjectRef, range: Option<ByteRange>) -> Result<BlobReader, BlobsError>;
+
+    /// Ends a write whose [`BlobWriter::finish`] had no outcome, from what was recorded as finishing: `open.offset` is
+    /// the size. Repeating it is harmless.
+    async fn resume_finish(&self, open: WriteOpen) -> Result<ObjectKey, BlobsError> {
+        // Nothing is put aside, so the object is whole at its key.
+        Ok(open.key)
+    }
+
+    /// Deletes what a session left at the store: every name that one of its epochs may have used, but for the object
+    /// that stays. What is absent already is deleted.
+    async fn abandon(&self, abandoned: &Abandoned) -> Result<(), BlobsError> {
+        for name in abandoned.names() {
+            self.delete(&abandoned.store_id, &name).await?;
+        }
+        Ok(())
+    }
 
     /// Deletes an object for good; one that is absent already is deleted.
     async fn delete(&self, store_id: &str, key: &ObjectKey) -> Result<(), BlobsError>;
@@ -109,17 +147,31 @@ pub trait Blobs: Send + Sync + Debug + 'static {
     ) -> Result<Vec<Listed>, BlobsError>;
 }
 
-/// Appends to one object. Bytes count as written only once [`BlobWriter::sync`] has returned; dropping a writer leaves
-/// whatever came after the last sync to be cut by the next one.
+/// Appends to one object. Bytes count as written only once [`BlobWriter::sync`] has returned or a write has asked for
+/// them to be recorded; dropping a writer leaves whatever came after that to be cut by the next one.
 ///
 /// After an error, or when the future of a call was dropped before its end, the writer is of no more use.
 #[async_trait]
 pub trait BlobWriter: Send + Debug {
     /// Takes in bytes; waits while the store is behind, so that memory stays bounded.
-    async fn write(&mut self, data: Bytes) -> Result<(), BlobsError>;
+    ///
+    /// Some: record this before the next call; it may be behind [`BlobWriter::offset`].
+    async fn write(&mut self, data: Bytes) -> Result<Option<Written>, BlobsError>;
 
     /// Makes everything taken in durable, and says how far the object reaches.
     async fn sync(&mut self) -> Result<Written, BlobsError>;
+
+    /// Says that all bytes have come. After it only [`BlobWriter::finish`] may be called.
+    async fn close(&mut self) -> Result<Closed, BlobsError>;
+
+    /// Makes the object whole and durable; the key under which it is, for its row. It may be dropped and resumed by
+    /// [`Blobs::resume_finish`] when the close is in two phases, and otherwise begun again by a newer epoch.
+    async fn finish(&mut self) -> Result<ObjectKey, BlobsError>;
+
+    /// Whether [`BlobWriter::write`] may ask for something to be recorded.
+    fn records(&self) -> bool {
+        false
+    }
 
     /// Bytes of the object including those that are not durable yet.
     fn offset(&self) -> u64;

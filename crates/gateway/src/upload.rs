@@ -6,12 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
-use berth_blobs::{BlobWriter, WriteOpen, Written};
+use berth_blobs::{BlobWriter, ObjectKey, WriteOpen, Written, wire};
 use berth_model::Action;
-use berth_oci::{Algorithm, ContentRange, Digest, ErrorCode, Problem};
+use berth_oci::{Algorithm, ContentRange, Digest, ErrorCode};
 use berth_proto::metadata::{
     Access, BeginAppendRequest, CancelUploadRequest, CheckpointRequest, CommitUploadRequest,
-    EndAppendRequest, GetUploadRequest, Lease, MountBlobRequest, StartUploadRequest, Upload,
+    EndAppendRequest, FinishUploadRequest, GetUploadRequest, Lease, MountBlobRequest, StartUploadRequest,
+    Upload,
 };
 use http::{HeaderName, Response, StatusCode, header};
 use tokio::time::Instant;
@@ -160,6 +161,7 @@ pub(crate) async fn patch(
             epoch,
             offset: written.offset,
             hash_state: written.hash_state.into(),
+            change: Some(wire::change_to(&written.change)),
         };
         Ok::<_, Box<Failure>>(parts.metadata.clone().end_append(wanted).await?.into_inner())
     });
@@ -373,17 +375,22 @@ struct Append {
 }
 
 impl Append {
-    /// Takes in the body. Returns what is durable when all of it came; when it was cut, records what came first.
+    /// Takes in the body and makes it durable. When it was cut, what came first is recorded.
     async fn run(&self, mut reader: Reader) -> Result<Written> {
-        let outcome = self.take_in(&mut reader).await;
+        let outcome = async {
+            let written = self.take_in(&mut reader).await?.sync().await?;
+            berth_service::crash::point("append.synced");
+            Ok(written)
+        };
+        let outcome = outcome.await;
         if outcome.is_err() {
             reader.linger().await;
         }
         outcome
     }
 
-    async fn take_in(&self, reader: &mut Reader) -> Result<Written> {
-        let mut writer = self.open().await?;
+    async fn take_in(&self, reader: &mut Reader) -> Result<Box<dyn BlobWriter>> {
+        let mut writer = self.parts.blobs.write(self.open()?).await?;
         berth_service::crash::point("append.opened");
         let start = writer.offset();
         let mut recorded = start;
@@ -400,46 +407,51 @@ impl Append {
                 return Err(Failure::new(ErrorCode::SizeInvalid, message).closing());
             }
             self.parts.metrics.uploaded_bytes.inc_by(data.len() as u64);
-            writer.write(data).await?;
-            if writer.offset() - recorded >= CHECKPOINT_BYTES || recorded_at.elapsed() >= RENEWAL {
-                recorded = self.checkpoint(&mut *writer).await?;
-                recorded_at = Instant::now();
-            }
+            let asked = writer.write(data).await?;
+            // A store that asks by itself is only hurried when the lease has to be renewed.
+            let due = !writer.records() && writer.offset() - recorded >= CHECKPOINT_BYTES;
+            let written = match asked {
+                Some(written) => written,
+                None if due || recorded_at.elapsed() >= RENEWAL => writer.sync().await?,
+                None => continue,
+            };
+            berth_service::crash::point("append.checkpoint_synced");
+            recorded = self.checkpoint(written).await?;
+            recorded_at = Instant::now();
         }
         if self.expected.is_some_and(|expected| writer.offset() - start != expected) {
             let message = "the body is shorter than announced; nothing of it was kept";
             return Err(Failure::new(ErrorCode::SizeInvalid, message));
         }
-        let written = writer.sync().await?;
-        berth_service::crash::point("append.synced");
-        Ok(written)
+        Ok(writer)
     }
 
-    async fn open(&self) -> Result<Box<dyn BlobWriter>> {
+    fn open(&self) -> Result<WriteOpen> {
         let lease = &self.lease;
         let unreadable = |error: &dyn std::fmt::Display| {
             tracing::error!(%error, "metadata gave a lease that can't be used");
             Failure::new(ErrorCode::Internal, "internal error; the server's log has it under the request id")
         };
-        let open = WriteOpen {
+        let staging = lease.staging.clone().map(wire::staging_from).transpose();
+        Ok(WriteOpen {
             store_id: lease.store_id.clone(),
             key: lease.object_key.parse().map_err(|error: berth_blobs::KeyError| unreadable(&error))?,
             epoch: lease.epoch,
             offset: lease.offset,
             hash_state: (!lease.hash_state.is_empty()).then(|| lease.hash_state.to_vec()),
             algorithm: lease.algorithm.parse().map_err(|error: berth_oci::DigestError| unreadable(&error))?,
-        };
-        Ok(self.parts.blobs.write(open).await?)
+            staging: staging.map_err(|problem| unreadable(&problem))?.unwrap_or_default(),
+            expected: self.expected,
+        })
     }
 
-    async fn checkpoint(&self, writer: &mut dyn BlobWriter) -> Result<u64> {
-        let written = writer.sync().await?;
-        berth_service::crash::point("append.checkpoint_synced");
+    async fn checkpoint(&self, written: Written) -> Result<u64> {
         let wanted = CheckpointRequest {
             upload_id: self.lease.upload_id.clone(),
             epoch: self.lease.epoch,
             offset: written.offset,
             hash_state: written.hash_state.into(),
+            change: Some(wire::change_to(&written.change)),
         };
         self.parts.metadata.clone().checkpoint(wanted).await?;
         berth_service::crash::point("append.checkpointed");
@@ -456,6 +468,7 @@ impl Append {
                 epoch: self.lease.epoch,
                 offset: written.offset,
                 hash_state: written.hash_state.into(),
+                change: Some(wire::change_to(&written.change)),
             };
             Ok::<_, Box<Failure>>(self.parts.metadata.clone().end_append(wanted).await?)
         };
@@ -467,38 +480,96 @@ impl Append {
             .closing()
     }
 
-    /// Takes in the last bytes, compares the digest and commits.
+    /// Makes the bytes an object with this digest, and commits it.
     async fn commit(
         self,
         reader: Reader,
         digest: Digest,
         access: Access,
     ) -> std::result::Result<(), Refusal> {
-        let written = self.run(reader).await?;
-        let found = if written.digest.algorithm() == digest.algorithm() {
-            written.digest
-        } else {
-            let key = self.lease.object_key.parse().map_err(|error: berth_blobs::KeyError| {
-                Box::<Failure>::from(Problem::new(ErrorCode::Internal, error.to_string()))
-            })?;
-            let rehashed =
-                self.parts.blobs.rehash(&self.lease.store_id, &key, written.offset, digest.algorithm());
-            rehashed.await.map_err(Box::<Failure>::from)?
-        };
-        if found != digest {
-            let message = format!("the content's digest is {found}, not {digest}; nothing was stored");
-            return Err(Failure::new(ErrorCode::DigestInvalid, message).into());
+        let end = self.finish(reader, digest).await?;
+        if end.rehash {
+            let Append { parts, lease, .. } = &self;
+            let rehashed = parts.blobs.rehash(&lease.store_id, &end.key, end.size, digest.algorithm());
+            let found = rehashed.await.map_err(Box::<Failure>::from)?;
+            if found != digest {
+                if end.last {
+                    // The bytes can't be gone on with.
+                    Session::Hidden.failed(parts, access, lease.upload_id.clone()).await;
+                }
+                return Err(wrong(found, digest).into());
+            }
         }
         let wanted = CommitUploadRequest {
             access: Some(access),
             upload_id: self.lease.upload_id.clone(),
             epoch: self.lease.epoch,
             digest: digest.to_string(),
-            size: written.offset,
+            size: end.size,
+            object_key: end.key.to_string(),
         };
         berth_service::crash::point("finish.verified");
         self.parts.metadata.clone().commit_upload(wanted).await?;
         berth_service::crash::point("finish.committed");
         Ok(())
     }
+
+    /// Takes in the last bytes, compares their digest, and makes the object whole.
+    async fn finish(&self, mut reader: Reader, digest: Digest) -> Result<Whole> {
+        if !self.lease.finishing_digest.is_empty() {
+            // The bytes came with an earlier request, whose end had no outcome.
+            reader.linger().await;
+            let open = self.open()?;
+            let (size, rehash) = (open.offset, open.algorithm != digest.algorithm());
+            let key = self.parts.blobs.resume_finish(open).await?;
+            return Ok(Whole { key, size, rehash, last: true });
+        }
+        let closed = async {
+            let mut writer = self.take_in(&mut reader).await?;
+            let closed = writer.close().await?;
+            Ok::<_, Box<Failure>>((writer, closed))
+        };
+        let (mut writer, closed) = match closed.await {
+            Ok(closed) => closed,
+            Err(failure) => {
+                reader.linger().await;
+                return Err(failure);
+            }
+        };
+        berth_service::crash::point("append.synced");
+        let written = closed.written;
+        let rehash = written.digest.algorithm() != digest.algorithm();
+        if !rehash && written.digest != digest {
+            return Err(wrong(written.digest, digest));
+        }
+        if closed.two_phase {
+            let wanted = FinishUploadRequest {
+                upload_id: self.lease.upload_id.clone(),
+                epoch: self.lease.epoch,
+                digest: digest.to_string(),
+                size: written.offset,
+                hash_state: written.hash_state.into(),
+                change: Some(wire::change_to(&written.change)),
+            };
+            self.parts.metadata.clone().finish_upload(wanted).await?;
+            berth_service::crash::point("finish.recorded");
+        }
+        let key = writer.finish().await?;
+        Ok(Whole { key, size: written.offset, rehash, last: closed.two_phase })
+    }
+}
+
+/// What a finished write came to.
+struct Whole {
+    key: ObjectKey,
+    size: u64,
+    /// The digest was not compared: it is of another algorithm than the running hash.
+    rehash: bool,
+    /// Nothing can be appended any more.
+    last: bool,
+}
+
+fn wrong(found: Digest, digest: Digest) -> Box<Failure> {
+    let message = format!("the content's digest is {found}, not {digest}; nothing was stored");
+    Failure::new(ErrorCode::DigestInvalid, message)
 }

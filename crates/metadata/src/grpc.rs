@@ -12,6 +12,8 @@ use berth_service::Registry;
 use prometheus_client::{encoding::EncodeLabelSet, metrics::family::Family, metrics::histogram::Histogram};
 use tonic::{Request, Response, Status};
 
+use berth_blobs::{StagingChange, wire};
+
 use crate::{
     Metadata,
     access::Access,
@@ -20,7 +22,7 @@ use crate::{
     repository::Readable,
     resolve::{Content, Wanted},
     scrub::{Counts, FINDINGS_PAGE},
-    upload::{Append, Lease, Progress, Upload},
+    upload::{Append, Lease, Progress, Upload, Whole},
 };
 
 /// The most rows of one page; a larger `limit` gets as many.
@@ -155,7 +157,13 @@ fn lease(lease: Lease) -> proto::Lease {
         object_key: lease.object_key,
         expires_at: lease.expires_at.0,
         committed_digest: lease.committed.map(|digest| digest.to_string()).unwrap_or_default(),
+        staging: lease.staging.as_ref().map(wire::staging_to),
+        finishing_digest: lease.finishing.map(|digest| digest.to_string()).unwrap_or_default(),
     }
+}
+
+fn change(change: Option<berth_proto::blob_store::StagingChange>) -> Result<StagingChange, Problem> {
+    Ok(change.map(wire::change_from).transpose()?.unwrap_or_default())
 }
 
 /// An id of an upload comes from a URL: what isn't one is an upload that doesn't exist.
@@ -333,6 +341,7 @@ impl Server for MetadataService {
                 epoch: request.epoch,
                 offset: request.offset,
                 hash_state: request.hash_state.into(),
+                change: change(request.change)?,
             };
             Ok(proto::CheckpointResponse { expires_at: self.metadata.checkpoint(progress).await?.0 })
         })
@@ -347,8 +356,29 @@ impl Server for MetadataService {
                 epoch: request.epoch,
                 offset: request.offset,
                 hash_state: request.hash_state.into(),
+                change: change(request.change)?,
             };
             Ok(upload(&self.metadata.end_append(progress).await?))
+        })
+        .await
+    }
+
+    async fn finish_upload(
+        &self,
+        request: Request<proto::FinishUploadRequest>,
+    ) -> Answer<proto::FinishUploadResponse> {
+        let request = request.into_inner();
+        self.answer("finish_upload", async {
+            let progress = Progress {
+                upload: upload_id(&request.upload_id)?,
+                epoch: request.epoch,
+                offset: request.size,
+                hash_state: request.hash_state.into(),
+                change: change(request.change)?,
+            };
+            let digest = digest(&request.digest)?;
+            let expires_at = self.metadata.finish_upload(progress, digest).await?.0;
+            Ok(proto::FinishUploadResponse { expires_at })
         })
         .await
     }
@@ -362,7 +392,8 @@ impl Server for MetadataService {
             let access = Access::read(request.access)?;
             let upload = upload_id(&request.upload_id)?;
             let digest = digest(&request.digest)?;
-            self.metadata.commit_upload(access, upload, request.epoch, digest, request.size).await?;
+            let whole = Whole { digest, size: request.size, object_key: request.object_key };
+            self.metadata.commit_upload(access, upload, request.epoch, whole).await?;
             Ok(proto::CommitUploadResponse {})
         })
         .await

@@ -21,6 +21,7 @@ mod referrer;
 mod repository;
 mod resolve;
 mod scrub;
+mod staging;
 mod store;
 mod tag;
 mod upload;
@@ -66,8 +67,10 @@ pub struct Config {
     pub scrub_interval_seconds: u64,
     /// How many bytes a second a scrub reads at most. 0: as fast as it goes.
     pub scrub_bytes_per_second: u64,
-    /// The store that takes the bytes of new uploads.
+    /// The store that takes the bytes of new uploads. With object storage configured: that one.
     pub store_id: String,
+    /// Whether that store is object storage, which keeps the bytes of an upload aside until its object is whole.
+    pub object_storage: bool,
 }
 
 impl Default for Config {
@@ -83,6 +86,7 @@ impl Default for Config {
             scrub_interval_seconds: 7 * 24 * 3600,
             scrub_bytes_per_second: 8 * 1024 * 1024,
             store_id: "default".to_owned(),
+            object_storage: false,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use berth_blobs::{ObjectKey, RESERVED_PARTS, Staging, StagingChange};
 use berth_database::{BytesList, Engine, Row, Transaction, args};
 use berth_model::UploadId;
 use berth_oci::{Algorithm, Digest, ErrorCode, Hasher, Problem};
@@ -14,6 +15,7 @@ use crate::{
     error::{Error, Result},
     lease::LEASE,
     quarantine, repository,
+    staging::{self, Columns, Ended},
     store::{self, statements as sql},
 };
 
@@ -41,6 +43,10 @@ pub(crate) struct Lease {
     pub(crate) expires_at: Timestamp,
     /// The digest of a session that is committed already.
     pub(crate) committed: Option<Digest>,
+    /// What the store keeps aside, if it does.
+    pub(crate) staging: Option<Staging>,
+    /// The digest of a session whose finish had no outcome.
+    pub(crate) finishing: Option<Digest>,
 }
 
 /// The new state that a holder records.
@@ -50,6 +56,16 @@ pub(crate) struct Progress {
     pub(crate) epoch: i64,
     pub(crate) offset: u64,
     pub(crate) hash_state: Vec<u8>,
+    pub(crate) change: StagingChange,
+}
+
+/// What an upload came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    /// Where the bytes are; empty: at the session's key.
+    pub(crate) object_key: String,
 }
 
 /// A session's row, and what its repository is.
@@ -66,6 +82,8 @@ struct Session {
     object_key: String,
     expires_at: Timestamp,
     digest: Option<Digest>,
+    lease_until: Timestamp,
+    columns: Columns,
     /// Whether the repository links `digest`; known for committed sessions.
     linked: bool,
 }
@@ -85,6 +103,8 @@ impl Session {
             object_key: row.get(8)?,
             expires_at: Timestamp(row.get(9)?),
             digest: store::optional_digest(row, 10)?,
+            lease_until: Timestamp(row.get(11)?),
+            columns: Columns::read(row, 12)?,
             linked: false,
         })
     }
@@ -110,6 +130,12 @@ impl Session {
         }
         match self.state.as_str() {
             "open" => {}
+            // Whether it took effect is asked of the store, by whoever brings the same digest.
+            "finishing"
+                if request.digest.is_some() && self.digest == request.digest && self.lease_until <= now =>
+            {
+                return Ok(None);
+            }
             "finishing" => return Err(busy(self.size)),
             "committed" if self.linked && request.digest.is_some() && self.digest == request.digest => {
                 let mut lease = self.lease(request, self.epoch, now)?;
@@ -141,6 +167,8 @@ impl Session {
             object_key: self.object_key.clone(),
             expires_at: now.plus(LEASE),
             committed: None,
+            staging: None,
+            finishing: self.digest.filter(|_| self.state == "finishing"),
         })
     }
 }
@@ -210,6 +238,7 @@ struct Start {
     object_key: String,
     /// How long it lives without a change.
     life: Duration,
+    staged: bool,
 }
 
 async fn start(tx: &mut Transaction, input: &Start) -> Result<()> {
@@ -225,6 +254,7 @@ async fn start(tx: &mut Transaction, input: &Start) -> Result<()> {
         input.object_key.as_str(),
         now,
         now.plus(input.life),
+        input.staged,
     ];
     tx.execute(&sql::ADD_SESSION, args).await?;
     berth_service::crash::point("start_upload.before_commit");
@@ -238,22 +268,36 @@ struct Commit {
     access: Access,
     upload: UploadId,
     epoch: i64,
-    digest: Digest,
-    size: u64,
+    whole: Whole,
+}
+
+impl Commit {
+    /// The object that the session came to: its key, or a name below it.
+    fn object_key<'a>(&'a self, session: &'a Session) -> Result<&'a str> {
+        if self.whole.object_key.is_empty() {
+            return Ok(&session.object_key);
+        }
+        match self.whole.object_key.parse::<ObjectKey>() {
+            Ok(key) if key.session() == session.object_key => Ok(&self.whole.object_key),
+            _ => Err(Error::new(ErrorCode::RequestInvalid, "the object is not one of this upload")),
+        }
+    }
 }
 
 async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
-    let Commit { metadata, access, upload, digest, .. } = input;
+    let Commit { metadata, access, upload, whole, .. } = input;
+    let digest = &whole.digest;
     let session = lock(tx, *upload, access).await?;
     match session.state.as_str() {
-        "open" | "finishing" => {}
+        "open" => {}
+        "finishing" if session.digest.as_ref() == Some(digest) && session.size == whole.size => {}
         // The answer to the first request was lost.
         "committed" if session.linked && session.digest.as_ref() == Some(digest) => return Ok(()),
         _ => return Err(unknown()),
     }
     let held = match tx.engine() {
-        Engine::Sqlite => metadata.leases.holds(&upload.to_string(), input.epoch),
-        Engine::Postgres => session.epoch == input.epoch,
+        Engine::Sqlite if !session.columns.staged => metadata.leases.holds(&upload.to_string(), input.epoch),
+        _ => session.epoch == input.epoch,
     };
     if !held {
         return Err(busy(session.size));
@@ -263,16 +307,21 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     }
     let now = tx.now();
     let instance = access.instance.to_string();
-    let stored_size = store::stored_size(input.size)?;
+    let stored_size = store::stored_size(whole.size)?;
     queue_reviews(tx, &instance, &session.repository, digest, now.plus(metadata.config.review_after()))
         .await?;
-    let kept = keep_blob(tx, metadata, &instance, digest, stored_size, &session).await?;
+    let object_key = input.object_key(&session)?;
+    let object = (session.store_id.as_str(), object_key);
+    let kept = keep_blob(tx, metadata, &instance, digest, stored_size, object).await?;
     berth_service::crash::point("commit_upload.blob_kept");
-    if kept != session.object_key {
-        let grace = now.plus(metadata.config.object_grace());
-        let args = args![session.store_id.as_str(), session.object_key.as_str(), grace, stored_size];
-        tx.execute(&sql::ADD_OBJECT_DELETE, args).await?;
-    }
+    let not_before = if session.columns.staged {
+        // What an older epoch writes late lands before it is looked for.
+        now.plus(metadata.config.longest_operation())
+    } else {
+        now.plus(metadata.config.object_grace())
+    };
+    let own = (kept == object_key).then_some(object_key);
+    drop_remains(tx, *upload, &session, own, (not_before, stored_size)).await?;
     let args = args![session.repository.as_str(), digest.to_bytes(), instance, now];
     tx.execute(&sql::ADD_LINK, args).await?;
     let remembered = now.plus(metadata.config.closed_upload());
@@ -296,6 +345,40 @@ pub(crate) async fn queue_reviews(
     Ok(())
 }
 
+/// Queues what a session leaves for deletion, but for the object that it came to, if it came to one.
+async fn drop_remains(
+    tx: &mut Transaction,
+    upload: UploadId,
+    session: &Session,
+    own: Option<&str>,
+    (not_before, size): (Timestamp, i64),
+) -> Result<()> {
+    let id = upload.to_string();
+    let ended = Ended {
+        id: &id,
+        store_id: &session.store_id,
+        object_key: &session.object_key,
+        columns: &session.columns,
+        epoch: session.epoch,
+    };
+    let (store_id, object_key) = (session.store_id.as_str(), session.object_key.as_str());
+    // The first epoch of a session leaves its object, and nothing else unless it was recorded.
+    if own.is_some() && (!session.columns.staged || session.epoch <= 1 && session.size == 0) {
+        return Ok(());
+    }
+    let freed = if own.is_some() { 0 } else { size };
+    match ended.remains(tx, own).await? {
+        Some(remains) => {
+            let args = args![store_id, object_key, not_before, freed, remains];
+            tx.execute(&sql::ADD_REMAINS, args).await?;
+        }
+        None => {
+            tx.execute(&sql::ADD_OBJECT_DELETE, args![store_id, object_key, not_before, freed]).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the blob of the session's object or keeps the one that is there; the object key that stays.
 async fn keep_blob(
     tx: &mut Transaction,
@@ -303,9 +386,8 @@ async fn keep_blob(
     instance: &str,
     digest: &Digest,
     size: i64,
-    session: &Session,
+    (store_id, object_key): (&str, &str),
 ) -> Result<String> {
-    let (store_id, object_key) = (session.store_id.as_str(), session.object_key.as_str());
     let now = tx.now();
     // The blob that is in the way may be deleted before it is locked; then the way is free.
     for _ in 0..3 {
@@ -329,9 +411,9 @@ impl Metadata {
         let id = UploadId::new(self.ids.ulid());
         let object_key = format!("i/{}/{}", access.instance, self.ids.ulid());
         let store_id = self.config.store_id.clone();
-        let life = self.config.upload_life();
-        let input =
-            Arc::new(Start { access, maker: self.maker(), id, algorithm, store_id, object_key, life });
+        let (life, staged) = (self.config.upload_life(), self.config.object_storage);
+        let input = Start { access, maker: self.maker(), id, algorithm, store_id, object_key, life, staged };
+        let input = Arc::new(input);
         self.database
             .write("start_upload", move |tx| {
                 let input = Arc::clone(&input);
@@ -345,7 +427,7 @@ impl Metadata {
     async fn read_session(&self, upload: UploadId, access: &Access) -> Result<Session> {
         if let Some(row) = self.database.read_optional(&sql::READ_SESSION, key(upload, access)).await? {
             let session = Session::read(&row)?;
-            return Ok(Session { linked: row.get(11)?, ..session });
+            return Ok(Session { linked: row.get(16)?, ..session });
         }
         let args = args![access.instance.to_string(), access.path.as_str()];
         if let Some(row) = self.database.read_optional(&sql::READ_REPOSITORY, args).await? {
@@ -366,9 +448,17 @@ impl Metadata {
 
     /// Takes the lease of a session, from a live holder too, if the client goes on where the session stands.
     pub(crate) async fn begin_append(&self, request: Append) -> Result<Lease> {
-        let lease = match self.database.engine() {
-            Engine::Sqlite => self.begin_append_in_memory(request).await,
-            Engine::Postgres => self.begin_append_in_row(request).await,
+        let in_row = match self.database.engine() {
+            Engine::Postgres => true,
+            // A session from before the store was changed.
+            Engine::Sqlite => {
+                self.config.object_storage
+                    && self.read_session(request.upload, &request.access).await?.columns.staged
+            }
+        };
+        let lease = match in_row {
+            true => self.begin_append_in_row(request).await,
+            false => self.begin_append_in_memory(request).await,
         };
         berth_service::crash::point("begin_append.leased");
         lease
@@ -430,9 +520,14 @@ impl Metadata {
                         return Ok(answer);
                     }
                     let epoch = session.epoch + 1;
-                    let args = args![request.upload.to_string(), epoch, now.plus(LEASE)];
+                    let id = request.upload.to_string();
+                    let args = args![id.clone(), epoch, now.plus(LEASE), i64::from(RESERVED_PARTS)];
                     tx.execute(&sql::TAKE_LEASE, args).await?;
-                    session.lease(&request, epoch, now)
+                    let mut lease = session.lease(&request, epoch, now)?;
+                    if session.columns.staged {
+                        lease.staging = Some(staging::read(tx, &id, &session.columns).await?);
+                    }
+                    Ok(lease)
                 })
             })
             .await
@@ -463,21 +558,21 @@ impl Metadata {
                     let now = tx.now();
                     let until = if renew { now.plus(LEASE) } else { now };
                     let held = tx.engine() == Engine::Postgres || leases.holds(&id, progress.epoch);
-                    if held {
-                        let args = args![
-                            id.clone(),
-                            progress.epoch,
-                            store::stored_size(progress.offset)?,
-                            progress.hash_state.as_slice(),
-                            until,
-                            now,
-                            now.plus(life),
-                        ];
-                        if let Some(row) = tx.optional(&sql::ADVANCE_SESSION, args).await? {
-                            leases.renew(&id, progress.epoch, now);
-                            berth_service::crash::point("advance_upload.before_commit");
-                            return Ok((until, row.get::<String>(0)?.parse().ok()));
-                        }
+                    let args = args![
+                        id.clone(),
+                        progress.epoch,
+                        store::stored_size(progress.offset)?,
+                        progress.hash_state.as_slice(),
+                        until,
+                        now,
+                        now.plus(life),
+                        held,
+                    ];
+                    if let Some(row) = tx.optional(&sql::ADVANCE_SESSION, args).await? {
+                        staging::record(tx, &id, &progress.change, renew).await?;
+                        leases.renew(&id, progress.epoch, now);
+                        berth_service::crash::point("advance_upload.before_commit");
+                        return Ok((until, row.get::<String>(0)?.parse().ok()));
                     }
                     let row = tx.optional(&sql::SESSION_STATE, args![id]).await?;
                     let Some(row) = row else { return Err(unknown()) };
@@ -490,16 +585,55 @@ impl Metadata {
             .await
     }
 
+    /// Records that the holder is about to finish in a way that may take effect without an answer. From here on the
+    /// session comes to this digest, or to nothing.
+    pub(crate) async fn finish_upload(&self, progress: Progress, digest: Digest) -> Result<Timestamp> {
+        let (progress, life) = (Arc::new(progress), self.config.upload_life());
+        let until = self
+            .database
+            .write("finish_upload", move |tx| {
+                let progress = Arc::clone(&progress);
+                Box::pin(async move {
+                    let id = progress.upload.to_string();
+                    let now = tx.now();
+                    let until = now.plus(LEASE);
+                    let args = args![
+                        id.clone(),
+                        progress.epoch,
+                        digest.to_bytes(),
+                        store::stored_size(progress.offset)?,
+                        progress.hash_state.as_slice(),
+                        until,
+                        now,
+                        now.plus(life),
+                    ];
+                    if tx.execute(&sql::FINISH_SESSION, args).await? == 1 {
+                        staging::record(tx, &id, &progress.change, false).await?;
+                        berth_service::crash::point("finish_upload.before_commit");
+                        return Ok(until);
+                    }
+                    let row = tx.optional(&sql::SESSION_STATE, args![id]).await?;
+                    let Some(row) = row else { return Err(unknown()) };
+                    match row.get::<String>(0)?.as_str() {
+                        "open" | "finishing" => Err(busy(store::size(&row, 1)?)),
+                        _ => Err(unknown()),
+                    }
+                })
+            })
+            .await?;
+        berth_service::crash::point("finish_upload.committed");
+        Ok(until)
+    }
+
     /// Makes the session's bytes a blob of the instance, linked in the repository. Repeating it is harmless.
     pub(crate) async fn commit_upload(
         &self,
         access: Access,
         upload: UploadId,
         epoch: i64,
-        digest: Digest,
-        size: u64,
+        whole: Whole,
     ) -> Result<()> {
-        let input = Arc::new(Commit { metadata: self.clone(), access, upload, epoch, digest, size });
+        let input = Arc::new(Commit { metadata: self.clone(), access, upload, epoch, whole });
         self.database
             .write("commit_upload", move |tx| {
                 let input = Arc::clone(&input);
@@ -530,13 +664,18 @@ impl Metadata {
                     let now = tx.now();
                     let id = upload.to_string();
                     let epoch = match tx.engine() {
-                        Engine::Sqlite => metadata.leases.take(&id, session.epoch, now),
-                        Engine::Postgres => session.epoch + 1,
+                        Engine::Sqlite if !session.columns.staged => {
+                            metadata.leases.take(&id, session.epoch, now)
+                        }
+                        _ => session.epoch + 1,
                     };
-                    let grace = now.plus(metadata.config.object_grace());
+                    let not_before = match session.columns.staged {
+                        // A call to storage may still be on its way.
+                        true => now.plus(metadata.config.longest_operation()),
+                        false => now.plus(metadata.config.object_grace()),
+                    };
                     let size = store::stored_size(session.size)?;
-                    let args = args![session.store_id, session.object_key, grace, size];
-                    tx.execute(&sql::ADD_OBJECT_DELETE, args).await?;
+                    drop_remains(tx, upload, &session, None, (not_before, size)).await?;
                     let args = args![id, epoch, now, now.plus(metadata.config.closed_upload())];
                     tx.execute(&sql::CANCEL_SESSION, args).await?;
                     berth_service::crash::point("cancel_upload.before_commit");

@@ -22,6 +22,7 @@ use crate::{
     Metadata,
     collect::{Claimed, Queue, Verdict},
     error::Result,
+    staging,
 };
 
 /// Rows that are worked on at the same time: on SQLite they share a commit, on PostgreSQL each takes a connection.
@@ -304,7 +305,14 @@ fn is_outage(error: &crate::Error) -> bool {
 
 async fn delete(blobs: &dyn Blobs, claimed: &Claimed) -> std::result::Result<(), String> {
     let key: ObjectKey = claimed.key.parse().map_err(|error: berth_blobs::KeyError| error.to_string())?;
-    match tokio::time::timeout(DELETE_TIMEOUT, blobs.delete(&claimed.store_id, &key)).await {
+    let delete = async {
+        match claimed.remains.as_deref().map(staging::read_remains).transpose() {
+            Ok(Some(remains)) => blobs.abandon(&remains).await,
+            Ok(None) => blobs.delete(&claimed.store_id, &key).await,
+            Err(error) => Err(BlobsError::Remote(error)),
+        }
+    };
+    match tokio::time::timeout(DELETE_TIMEOUT, delete).await {
         Ok(Ok(()) | Err(BlobsError::NotFound)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {DELETE_TIMEOUT:?}")),

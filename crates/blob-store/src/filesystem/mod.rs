@@ -179,18 +179,6 @@ impl Store {
     }
 }
 
-/// The part of the object to read: exactly `range`, or all of it.
-fn resolve(object: &ObjectRef, range: Option<ByteRange>) -> Result<ByteRange, BlobsError> {
-    if object.format != 0 {
-        return Err(BlobsError::Invalid("an object's format that this store does not know"));
-    }
-    let range = range.unwrap_or(ByteRange { offset: 0, length: object.size });
-    match range.offset.checked_add(range.length) {
-        Some(end) if end <= object.size => Ok(range),
-        _ => Err(BlobsError::Invalid("a range outside the object")),
-    }
-}
-
 fn check_length(file: &File, expected: u64) -> Result<(), BlobsError> {
     let found = file.metadata().map_err(|error| BlobsError::io("look at an object", error))?.len();
     if found < expected { Err(BlobsError::Short { expected, found }) } else { Ok(()) }
@@ -200,16 +188,10 @@ fn check_length(file: &File, expected: u64) -> Result<(), BlobsError> {
 impl Blobs for Filesystem {
     async fn write(&self, open: WriteOpen) -> Result<Box<dyn BlobWriter>, BlobsError> {
         self.0.check_store(&open.store_id)?;
-        let hasher = match (&open.hash_state, open.offset) {
-            (None, 0) => Hasher::new(open.algorithm),
-            (Some(state), _) => Hasher::restore(state)
-                .filter(|hasher| hasher.algorithm() == open.algorithm)
-                .ok_or(BlobsError::Invalid("a hash state that is none of this algorithm"))?,
-            (None, _) => return Err(BlobsError::Invalid("no hash state for an object with bytes")),
-        };
-        let offset = open.offset;
+        let hasher = crate::restore_hash(&open)?;
+        let (key, offset) = (open.key.clone(), open.offset);
         let opened = self.blocking(move |store| store.take_over(&open)).await?;
-        Ok(Box::new(FileWriter::new(self.clone(), opened, offset, hasher)))
+        Ok(Box::new(FileWriter::new(self.clone(), key, opened, offset, hasher)))
     }
 
     async fn rehash(
@@ -244,7 +226,7 @@ impl Blobs for Filesystem {
 
     async fn open(&self, object: &ObjectRef, range: Option<ByteRange>) -> Result<BlobReader, BlobsError> {
         self.0.check_store(&object.store_id)?;
-        let ByteRange { offset, length } = resolve(object, range)?;
+        let ByteRange { offset, length } = crate::resolve(object, range)?;
         let size = object.size;
         let file = match self.0.open_cached(&object.key) {
             Some(file) => {

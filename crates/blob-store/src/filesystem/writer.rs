@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use berth_blobs::{BlobWriter, BlobsError, WriteOpen, Written};
+use berth_blobs::{BlobWriter, BlobsError, Closed, ObjectKey, StagingChange, WriteOpen, Written};
 use berth_oci::Hasher;
 use bytes::{Buf, Bytes, BytesMut};
 use rustix::fs::{Mode, OFlags};
@@ -124,6 +124,7 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct FileWriter {
     store: Filesystem,
+    key: ObjectKey,
     slot: Arc<Slot>,
     new_entry: Option<String>,
     hasher: Hasher,
@@ -193,9 +194,16 @@ fn sync(store: &Store, file: &File, new_entry: Option<&str>) -> Result<(), Blobs
 }
 
 impl FileWriter {
-    pub(super) fn new(store: Filesystem, opened: Opened, offset: u64, hasher: Hasher) -> Self {
+    pub(super) fn new(
+        store: Filesystem,
+        key: ObjectKey,
+        opened: Opened,
+        offset: u64,
+        hasher: Hasher,
+    ) -> Self {
         Self {
             store,
+            key,
             slot: opened.slot,
             new_entry: opened.new_entry,
             hasher,
@@ -269,11 +277,11 @@ impl FileWriter {
 
 #[async_trait]
 impl BlobWriter for FileWriter {
-    async fn write(&mut self, data: Bytes) -> Result<(), BlobsError> {
+    async fn write(&mut self, data: Bytes) -> Result<Option<Written>, BlobsError> {
         self.begin()?;
         self.take_in(data).await?;
         self.broken = false;
-        Ok(())
+        Ok(None)
     }
 
     async fn sync(&mut self) -> Result<Written, BlobsError> {
@@ -284,7 +292,18 @@ impl BlobWriter for FileWriter {
             offset: self.offset,
             hash_state: self.hasher.save(),
             digest: self.hasher.clone().finish(),
+            change: StagingChange::default(),
         })
+    }
+
+    async fn close(&mut self) -> Result<Closed, BlobsError> {
+        Ok(Closed { written: self.sync().await?, two_phase: false })
+    }
+
+    async fn finish(&mut self) -> Result<ObjectKey, BlobsError> {
+        self.begin()?;
+        self.broken = false;
+        Ok(self.key.clone())
     }
 
     fn offset(&self) -> u64 {

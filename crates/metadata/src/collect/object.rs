@@ -19,6 +19,8 @@ pub(crate) struct Claimed {
     pub(crate) store_id: String,
     pub(crate) key: String,
     pub(crate) size: u64,
+    /// What an upload left below the key, if it is that.
+    pub(crate) remains: Option<Vec<u8>>,
     /// Tries that failed before this one.
     attempts: i64,
     lease: Timestamp,
@@ -32,6 +34,7 @@ async fn claim(tx: &mut Transaction) -> Result<Option<Claimed>> {
         key: row.get(1)?,
         size: crate::store::size(&row, 2)?,
         attempts: row.get(3)?,
+        remains: row.get(4)?,
         lease: now.plus(LEASE),
     };
     let args = args![claimed.store_id.as_str(), claimed.key.as_str(), claimed.lease];

@@ -8,6 +8,7 @@ use super::{Verdict, is_deleted};
 use crate::{
     Metadata,
     error::{Error, Result},
+    staging::{Columns, Ended},
     store::{collect_statements as sql, statements},
 };
 
@@ -15,18 +16,36 @@ async fn reap(tx: &mut Transaction, metadata: &Metadata) -> Result<Option<Verdic
     let now = tx.now();
     let Some(row) = tx.optional(&sql::NEXT_SESSION, args![now]).await? else { return Ok(None) };
     let id: String = row.get(0)?;
-    // SQLite's leases are in memory.
+    let columns = Columns::read(&row, 5)?;
+    // SQLite's leases are in memory, but for what is put aside.
     if tx.engine() == Engine::Sqlite
+        && !columns.staged
         && let Some(until) = metadata.leases.live_until(&id, now)
     {
         tx.execute(&sql::PUT_OFF_SESSION, args![id, until]).await?;
         return Ok(Some(Verdict::PutOff));
     }
     let (store_id, object_key, size): (String, String, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
-    tx.execute(&sql::REAP_SESSION, args![id, now, now.plus(metadata.config.closed_upload())]).await?;
+    let forgotten_at = now.plus(metadata.config.closed_upload());
+    tx.execute(&sql::REAP_SESSION, args![id.as_str(), now, forgotten_at]).await?;
     // A call to storage may still be on its way; it lands before the object goes.
     let not_before = now.plus(metadata.config.longest_operation());
-    tx.execute(&statements::ADD_OBJECT_DELETE, args![store_id, object_key, not_before, size]).await?;
+    let ended = Ended {
+        id: &id,
+        store_id: &store_id,
+        object_key: &object_key,
+        columns: &columns,
+        epoch: row.get(4)?,
+    };
+    match ended.remains(tx, None).await? {
+        Some(remains) => {
+            let args = args![store_id, object_key, not_before, size, remains];
+            tx.execute(&statements::ADD_REMAINS, args).await?;
+        }
+        None => {
+            tx.execute(&statements::ADD_OBJECT_DELETE, args![store_id, object_key, not_before, size]).await?;
+        }
+    }
     Ok(Some(Verdict::Deleted))
 }
 

@@ -83,7 +83,8 @@ statements! {
         WHERE repository_id = $1 AND review_after < $2";
 
     // Upload sessions.
-    pub(crate) NEXT_SESSION = "SELECT id, store_id, object_key, size FROM upload_sessions \
+    pub(crate) NEXT_SESSION = "SELECT id, store_id, object_key, size, epoch, \
+        staged, multipart_key, multipart_id, reserved_parts FROM upload_sessions \
         WHERE expires_at <= $1 AND lease_until <= $1 AND state IN ('open', 'finishing') \
         ORDER BY expires_at LIMIT 1" for update skip locked;
     pub(crate) REAP_SESSION = "UPDATE upload_sessions SET state = 'reaped', epoch = epoch + 1, hash_state = NULL, \
@@ -99,7 +100,7 @@ statements! {
         postgres "DELETE FROM upload_sessions WHERE id = ANY($1)";
 
     // Objects. Claimed in one transaction, deleted in none, finished in another; the lease's end tells claims apart.
-    pub(crate) NEXT_OBJECT = "SELECT store_id, object_key, size, attempts FROM object_deletes \
+    pub(crate) NEXT_OBJECT = "SELECT store_id, object_key, size, attempts, remains FROM object_deletes \
         WHERE not_before <= $1 AND lease_until <= $1 ORDER BY not_before LIMIT 1" for update skip locked;
     pub(crate) CLAIM_OBJECT = "UPDATE object_deletes SET lease_until = $3, attempts = attempts + 1 \
         WHERE store_id = $1 AND object_key = $2";

@@ -69,28 +69,51 @@ statements! {
 
     // Upload sessions.
     pub(crate) ADD_SESSION = "INSERT INTO upload_sessions (id, instance_id, repository_id, principal, algorithm, state, \
-        store_id, object_key, started_at, updated_at, expires_at) \
-        VALUES ($1, $2, $3, $4, $5, 'open', $6, $7, $8, $8, $9)";
+        store_id, object_key, started_at, updated_at, expires_at, staged) \
+        VALUES ($1, $2, $3, $4, $5, 'open', $6, $7, $8, $8, $9, $10)";
     pub(crate) READ_SESSION = "SELECT r.id, r.namespace_id, s.state, s.size, s.epoch, s.algorithm, s.hash_state, \
-        s.store_id, s.object_key, s.expires_at, s.digest, \
+        s.store_id, s.object_key, s.expires_at, s.digest, s.lease_until, \
+        s.staged, s.multipart_key, s.multipart_id, s.reserved_parts, \
         EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = s.digest) \
         FROM upload_sessions s JOIN repositories r ON r.id = s.repository_id \
         WHERE s.id = $1 AND s.principal = $2 AND r.instance_id = $3 AND r.path = $4";
     // Whether the link is there is asked afterwards: this statement may wait for a commit that it then doesn't see.
     pub(crate) LOCK_SESSION = "SELECT r.id, r.namespace_id, s.state, s.size, s.epoch, s.algorithm, s.hash_state, \
-        s.store_id, s.object_key, s.expires_at, s.digest \
+        s.store_id, s.object_key, s.expires_at, s.digest, s.lease_until, \
+        s.staged, s.multipart_key, s.multipart_id, s.reserved_parts \
         FROM upload_sessions s JOIN repositories r ON r.id = s.repository_id \
         WHERE s.id = $1 AND s.principal = $2 AND r.instance_id = $3 AND r.path = $4" for update of s;
     pub(crate) LINK = "SELECT 1 FROM links WHERE repository_id = $1 AND digest = $2";
     pub(crate) SESSION_STATE = "SELECT state, size FROM upload_sessions WHERE id = $1";
-    pub(crate) TAKE_LEASE = "UPDATE upload_sessions SET epoch = $2, lease_until = $3 WHERE id = $1";
-    // SQLite's epochs live in memory and were compared before; the row only follows.
+    // Part numbers that the holder may use and not record.
+    pub(crate) TAKE_LEASE = "UPDATE upload_sessions SET epoch = $2, lease_until = $3, \
+        reserved_parts = CASE WHEN multipart_id IS NULL THEN 0 ELSE reserved_parts + $4 END WHERE id = $1";
+    // SQLite's epochs live in memory and were compared before, which $8 says; the row only follows. Where bytes are put
+    // aside they are in the row.
     pub(crate) ADVANCE_SESSION = sqlite "UPDATE upload_sessions \
         SET size = $3, hash_state = $4, epoch = $2, lease_until = $5, updated_at = $6, expires_at = $7 \
-        WHERE id = $1 AND epoch <= $2 AND state = 'open' AND size <= $3 RETURNING algorithm"
+        WHERE id = $1 AND CASE WHEN staged THEN epoch = $2 ELSE $8 AND epoch <= $2 END \
+        AND state = 'open' AND size <= $3 RETURNING algorithm"
         postgres "UPDATE upload_sessions \
         SET size = $3, hash_state = $4, epoch = $2, lease_until = $5, updated_at = $6, expires_at = $7 \
-        WHERE id = $1 AND epoch = $2 AND state = 'open' AND size <= $3 RETURNING algorithm";
+        WHERE id = $1 AND $8 AND epoch = $2 AND state = 'open' AND size <= $3 RETURNING algorithm";
+    pub(crate) FINISH_SESSION = "UPDATE upload_sessions SET state = 'finishing', digest = $3, size = $4, \
+        hash_state = $5, lease_until = $6, updated_at = $7, expires_at = $8 \
+        WHERE id = $1 AND staged AND epoch = $2 AND state = 'open' AND size <= $4";
+    pub(crate) SET_MULTIPART = "UPDATE upload_sessions SET multipart_key = $2, multipart_id = $3 WHERE id = $1";
+    pub(crate) SET_RESERVED = "UPDATE upload_sessions SET reserved_parts = $2 WHERE id = $1";
+    pub(crate) PIECES = "SELECT number, epoch, start, size, part_number, object_key, entity_tag, checksum, merged \
+        FROM upload_parts WHERE upload_id = $1 ORDER BY start, number";
+    pub(crate) ADD_PIECE = "INSERT INTO upload_parts \
+        (upload_id, number, epoch, start, size, part_number, object_key, entity_tag, checksum) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
+    pub(crate) MERGE_PIECES = sqlite "UPDATE upload_parts SET merged = TRUE \
+        WHERE upload_id = $1 AND number IN (SELECT CAST(value AS INTEGER) FROM json_each($2))"
+        postgres "UPDATE upload_parts SET merged = TRUE \
+        WHERE upload_id = $1 AND number = ANY(CAST($2::text[] AS bigint[]))";
+    // Merged ones count: their objects may be there still.
+    pub(crate) COUNT_TAILS = "SELECT epoch, count(*) FROM upload_parts \
+        WHERE upload_id = $1 AND part_number IS NULL GROUP BY epoch HAVING count(*) > 1 ORDER BY epoch";
     pub(crate) COMMIT_SESSION = "UPDATE upload_sessions SET state = 'committed', digest = $2, size = $3, \
         hash_state = NULL, lease_until = 0, updated_at = $4, expires_at = $5 WHERE id = $1";
     pub(crate) CANCEL_SESSION = "UPDATE upload_sessions SET state = 'cancelled', epoch = $2, hash_state = NULL, \
@@ -140,6 +163,8 @@ statements! {
     pub(crate) ADD_OBJECT_DELETE = "INSERT INTO object_deletes (store_id, object_key, not_before, size) \
         VALUES ($1, $2, $3, $4) \
         ON CONFLICT DO NOTHING";
+    pub(crate) ADD_REMAINS = "INSERT INTO object_deletes (store_id, object_key, not_before, size, remains) \
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
 
     // Review queues. A review is only ever put off, never brought forward.
     pub(crate) REVIEW_BLOB = sqlite "INSERT INTO blob_review_queue (instance_id, digest, review_after) \

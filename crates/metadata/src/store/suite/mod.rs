@@ -10,6 +10,7 @@ mod mounts;
 mod quarantine;
 mod reads;
 mod scrub;
+mod staging;
 mod statements;
 mod uploads;
 
@@ -118,6 +119,7 @@ impl World {
             epoch: lease.epoch,
             offset,
             hash_state: berth_oci::Hasher::new(lease.algorithm.parse().unwrap()).save().into(),
+            change: None,
         };
         answer(self.service.end_append(Request::new(request)).await)
     }
@@ -135,6 +137,7 @@ impl World {
             epoch: lease.epoch,
             digest: digest.to_string(),
             size,
+            object_key: String::new(),
         };
         answer(self.service.commit_upload(Request::new(request)).await).map(drop)
     }

@@ -237,6 +237,7 @@ async fn checkpoints_renew_and_never_go_back(world: World) {
             epoch: lease.epoch,
             offset,
             hash_state: berth_oci::Hasher::new(Algorithm::Sha256).save().into(),
+            change: None,
         };
         let world = world.clone();
         async move { super::answer(world.service.checkpoint(tonic::Request::new(request)).await) }

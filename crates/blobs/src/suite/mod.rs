@@ -22,8 +22,12 @@ use futures::{StreamExt, future::join_all};
 use ulid::Ulid;
 
 use crate::{
-    BlobReader, BlobWriter, Blobs, BlobsError, Listed, ObjectKey, ObjectRef, STEP_BYTES, WriteOpen, Written,
+    BlobReader, BlobWriter, Blobs, BlobsError, Closed, Listed, ObjectKey, ObjectRef, Place, STEP_BYTES,
+    Staging, WriteOpen, Written,
 };
+
+mod staging;
+pub use staging::*;
 
 /// Cuts an object to a length.
 pub type Cut = Box<dyn Fn(&ObjectKey, u64) + Send + Sync>;
@@ -36,6 +40,8 @@ pub struct Fixture {
     pub store_id: String,
     /// Cuts an object to a length behind the implementation's back.
     pub cut: Cut,
+    /// Whether it writes objects in place, so that what was synced is read at the key and one epoch shuts out another.
+    pub in_place: bool,
     /// What has to live as long as the store.
     pub keep: Box<dyn Any + Send + Sync>,
 }
@@ -75,6 +81,13 @@ macro_rules! blobs_suite {
             chunks_of_every_size_make_the_same_object,
             a_listing_in_pages_shows_every_object_once,
             a_listing_goes_on_beside_deletes,
+            an_upload_is_resumed_at_every_boundary,
+            many_small_chunks_make_one_object,
+            an_older_epoch_changes_nothing,
+            a_finish_without_an_answer_is_resumed,
+            nothing_is_left_of_an_abandoned_upload,
+            nothing_but_the_object_is_left_of_a_finished_upload,
+            a_part_replaces_none_of_a_newer_epoch,
         );
     };
     (@cases $make:path; $($case:ident,)*) => {$(
@@ -116,17 +129,34 @@ impl Fixture {
             offset: 0,
             hash_state: None,
             algorithm: Algorithm::Sha256,
+            staging: Staging::default(),
+            expected: None,
         }
     }
 
-    fn resumed(&self, key: &ObjectKey, epoch: i64, from: &Written) -> WriteOpen {
-        WriteOpen { offset: from.offset, hash_state: Some(from.hash_state.clone()), ..self.fresh(key, epoch) }
+    fn resumed(&self, key: &ObjectKey, epoch: i64, from: &Recorded) -> WriteOpen {
+        WriteOpen {
+            offset: from.offset,
+            hash_state: from.hash_state.clone(),
+            staging: from.staging.clone(),
+            ..self.fresh(key, epoch)
+        }
     }
 
-    async fn put(&self, key: &ObjectKey, bytes: &Bytes) -> Written {
+    /// Writes a whole object in epoch 1.
+    async fn put(&self, key: &ObjectKey, bytes: &Bytes) -> Put {
         let mut writer = self.blobs.write(self.fresh(key, 1)).await.unwrap();
         writer.write(bytes.clone()).await.unwrap();
-        writer.sync().await.unwrap()
+        finish(&mut *writer, &mut Recorded::default()).await
+    }
+
+    /// Writes the beginning of an object in epoch 1 and makes it durable.
+    async fn begin(&self, key: &ObjectKey, bytes: &Bytes) -> Recorded {
+        let mut recorded = Recorded::default();
+        let mut writer = self.blobs.write(self.fresh(key, 1)).await.unwrap();
+        feed(&mut *writer, bytes, usize::MAX, &mut recorded).await;
+        sync(&mut *writer, &mut recorded).await;
+        recorded
     }
 
     fn object(&self, key: &ObjectKey, size: u64) -> ObjectRef {
@@ -137,6 +167,69 @@ impl Fixture {
         let reader = self.blobs.open(&self.object(key, size), range).await?;
         reader.into_bytes(u64::MAX).await
     }
+}
+
+/// What a caller has recorded about an upload.
+#[derive(Clone, Default, Debug)]
+pub struct Recorded {
+    offset: u64,
+    hash_state: Option<Vec<u8>>,
+    staging: Staging,
+    /// Tails that each epoch ever recorded.
+    tails: BTreeMap<i64, u32>,
+}
+
+impl Recorded {
+    fn note(&mut self, written: &Written) {
+        assert!(written.offset >= self.offset, "what was durable stays so");
+        self.offset = written.offset;
+        self.hash_state = Some(written.hash_state.clone());
+        self.staging.apply(&written.change);
+        for piece in &written.change.added {
+            if matches!(piece.place, Place::Tail { .. }) {
+                *self.tails.entry(piece.epoch).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// A finished object.
+#[derive(Debug)]
+struct Put {
+    key: ObjectKey,
+    offset: u64,
+    digest: Digest,
+}
+
+/// Writes in steps, and records what is asked for.
+async fn feed(writer: &mut dyn BlobWriter, bytes: &Bytes, step: usize, recorded: &mut Recorded) {
+    let mut rest = bytes.clone();
+    while !rest.is_empty() {
+        if let Some(written) = writer.write(rest.split_to(rest.len().min(step))).await.unwrap() {
+            assert!(writer.records(), "a store says beforehand that it asks");
+            recorded.note(&written);
+        }
+    }
+}
+
+async fn sync(writer: &mut dyn BlobWriter, recorded: &mut Recorded) -> Written {
+    let written = writer.sync().await.unwrap();
+    assert_eq!(written.offset, writer.offset());
+    recorded.note(&written);
+    written
+}
+
+async fn close(writer: &mut dyn BlobWriter, recorded: &mut Recorded) -> Closed {
+    let closed = writer.close().await.unwrap();
+    assert_eq!(closed.written.offset, writer.offset());
+    recorded.note(&closed.written);
+    closed
+}
+
+async fn finish(writer: &mut dyn BlobWriter, recorded: &mut Recorded) -> Put {
+    let closed = close(writer, recorded).await;
+    let key = writer.finish().await.unwrap();
+    Put { key, offset: closed.written.offset, digest: closed.written.digest }
 }
 
 pub async fn synced_bytes_are_read_back(fixture: Fixture) {
@@ -150,16 +243,23 @@ pub async fn synced_bytes_are_read_back(fixture: Fixture) {
     assert_eq!(writer.offset(), 100_000);
     let written = writer.sync().await.unwrap();
     assert_eq!((written.offset, written.digest), (100_000, Digest::of(Algorithm::Sha256, &bytes)));
-    assert_eq!(writer.sync().await.unwrap(), written);
+    let again = writer.sync().await.unwrap();
+    assert_eq!((again.offset, again.digest), (written.offset, written.digest));
+    assert!(again.change.is_empty(), "a change is handed out once");
+    if fixture.in_place {
+        assert_eq!(fixture.read(&key, 100_000, None).await.unwrap(), bytes);
+    }
+    let put = finish(&mut *writer, &mut Recorded::default()).await;
     drop(writer);
-    assert_eq!(fixture.read(&key, 100_000, None).await.unwrap(), bytes);
+    assert_eq!((put.offset, put.digest), (100_000, written.digest));
+    assert_eq!(fixture.read(&put.key, 100_000, None).await.unwrap(), bytes);
 }
 
 pub async fn an_empty_object_is_an_object(fixture: Fixture) {
     let key = new_key();
     let written = fixture.put(&key, &Bytes::new()).await;
     assert_eq!((written.offset, written.digest), (0, Digest::of(Algorithm::Sha256, b"")));
-    let reader = fixture.blobs.open(&fixture.object(&key, 0), None).await.unwrap();
+    let reader = fixture.blobs.open(&fixture.object(&written.key, 0), None).await.unwrap();
     assert_eq!(reader.length(), Some(0));
     assert!(reader.into_bytes(0).await.unwrap().is_empty());
 }
@@ -169,14 +269,18 @@ pub async fn a_write_goes_on_where_it_was_synced(fixture: Fixture) {
     for boundary in [1, 63, 64, 65, 4095, 4096, 262_144, 1_048_576, 1_048_577] {
         let key = new_key();
         let bytes = bytes_of(boundary as u64, boundary + 1000);
-        let first = fixture.put(&key, &bytes.slice(..boundary)).await;
+        let mut first = fixture.begin(&key, &bytes.slice(..boundary)).await;
         assert_eq!(first.offset, boundary as u64);
         let mut writer = fixture.blobs.write(fixture.resumed(&key, 2, &first)).await.unwrap();
         assert_eq!(writer.offset(), boundary as u64);
         writer.write(bytes.slice(boundary..)).await.unwrap();
-        let written = writer.sync().await.unwrap();
-        assert_eq!(written.digest, Digest::of(Algorithm::Sha256, &bytes), "boundary {boundary}");
-        assert_eq!(fixture.read(&key, bytes.len() as u64, None).await.unwrap(), bytes, "boundary {boundary}");
+        let put = finish(&mut *writer, &mut first).await;
+        assert_eq!(put.digest, Digest::of(Algorithm::Sha256, &bytes), "boundary {boundary}");
+        assert_eq!(
+            fixture.read(&put.key, bytes.len() as u64, None).await.unwrap(),
+            bytes,
+            "boundary {boundary}"
+        );
     }
 }
 
@@ -185,12 +289,14 @@ pub async fn what_was_not_synced_is_cut(fixture: Fixture) {
     let bytes = bytes_of(2, 5_000_000);
     let mut writer = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
     writer.write(bytes.slice(..1_000_000)).await.unwrap();
-    let recorded = writer.sync().await.unwrap();
+    let mut recorded = Recorded::default();
+    sync(&mut *writer, &mut recorded).await;
     writer.write(bytes.slice(1_000_000..)).await.unwrap();
     drop(writer);
     let mut writer = fixture.blobs.write(fixture.resumed(&key, 2, &recorded)).await.unwrap();
     writer.write(Bytes::from_static(b"end")).await.unwrap();
-    let written = writer.sync().await.unwrap();
+    let written = finish(&mut *writer, &mut recorded).await;
+    let key = written.key;
     assert_eq!(written.offset, 1_000_003);
     let whole = [&bytes[..1_000_000], b"end"].concat();
     assert_eq!(written.digest, Digest::of(Algorithm::Sha256, &whole));
@@ -200,14 +306,18 @@ pub async fn what_was_not_synced_is_cut(fixture: Fixture) {
 }
 
 pub async fn a_newer_epoch_closes_the_older_writer(fixture: Fixture) {
+    if !fixture.in_place {
+        return;
+    }
     let key = new_key();
     let mut older = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
     older.write(bytes_of(3, 1000)).await.unwrap();
-    let recorded = older.sync().await.unwrap();
+    let mut recorded = Recorded::default();
+    sync(&mut *older, &mut recorded).await;
     let mut newer = fixture.blobs.write(fixture.resumed(&key, 2, &recorded)).await.unwrap();
     // An implementation may take bytes in before it notices; a sync always does.
     let refused = match older.write(bytes_of(4, 1000)).await {
-        Ok(()) => older.sync().await.unwrap_err(),
+        Ok(_) => older.sync().await.unwrap_err(),
         Err(error) => error,
     };
     assert!(matches!(refused, BlobsError::Stale), "{refused:?}");
@@ -216,6 +326,9 @@ pub async fn a_newer_epoch_closes_the_older_writer(fixture: Fixture) {
 }
 
 pub async fn an_older_epoch_is_refused(fixture: Fixture) {
+    if !fixture.in_place {
+        return;
+    }
     let key = new_key();
     let bytes = bytes_of(6, 1000);
     let mut writer = fixture.blobs.write(fixture.fresh(&key, 5)).await.unwrap();
@@ -251,17 +364,20 @@ pub async fn late_bytes_of_a_closed_writer_never_land(fixture: Fixture) {
             for start in (0..new_bytes.len()).step_by(100_000) {
                 newer.write(new_bytes.slice(start..start + 100_000)).await.unwrap();
             }
-            newer.sync().await.unwrap()
+            finish(&mut *newer, &mut Recorded::default()).await
         };
         let ((), written) = tokio::join!(flood, takeover);
         assert_eq!(written.digest, Digest::of(Algorithm::Sha256, &new_bytes));
-        assert_eq!(fixture.read(&key, 3_000_000, None).await.unwrap(), new_bytes);
+        assert_eq!(fixture.read(&written.key, 3_000_000, None).await.unwrap(), new_bytes);
     }
 }
 
 pub async fn a_recorded_offset_beyond_the_object_is_an_error(fixture: Fixture) {
+    if !fixture.in_place {
+        return;
+    }
     let key = new_key();
-    let written = fixture.put(&key, &bytes_of(9, 1000)).await;
+    let written = fixture.begin(&key, &bytes_of(9, 1000)).await;
     let beyond = WriteOpen { offset: 1001, ..fixture.resumed(&key, 2, &written) };
     let refused = fixture.blobs.write(beyond).await;
     assert!(matches!(refused, Err(BlobsError::Short { expected: 1001, found: 1000 })), "{refused:?}");
@@ -271,9 +387,10 @@ pub async fn a_recorded_offset_beyond_the_object_is_an_error(fixture: Fixture) {
 
 pub async fn a_hash_state_that_is_none_is_refused(fixture: Fixture) {
     let key = new_key();
-    let written = fixture.put(&key, &bytes_of(10, 1000)).await;
+    let written = fixture.begin(&key, &bytes_of(10, 1000)).await;
     let resumed = fixture.resumed(&key, 2, &written);
-    for state in [None, Some(vec![1, 2, 3]), Some(vec![2; written.hash_state.len()])] {
+    let length = written.hash_state.unwrap().len();
+    for state in [None, Some(vec![1, 2, 3]), Some(vec![2; length])] {
         let refused = fixture.blobs.write(WriteOpen { hash_state: state, ..resumed.clone() }).await;
         assert!(matches!(refused, Err(BlobsError::Invalid(_) | BlobsError::Remote(_))), "{refused:?}");
     }
@@ -285,7 +402,7 @@ pub async fn ranges_are_exact(fixture: Fixture) {
     let key = new_key();
     let size = 700_000;
     let bytes = bytes_of(11, size);
-    fixture.put(&key, &bytes).await;
+    let key = fixture.put(&key, &bytes).await.key;
     for (offset, length) in
         [(0, 1), (0, size), (1, size - 1), (size - 1, 1), (262_143, 2), (300_000, 300_001)]
     {
@@ -299,7 +416,7 @@ pub async fn ranges_are_exact(fixture: Fixture) {
 
 pub async fn a_range_outside_the_object_is_refused(fixture: Fixture) {
     let key = new_key();
-    fixture.put(&key, &bytes_of(12, 100)).await;
+    let key = fixture.put(&key, &bytes_of(12, 100)).await.key;
     for (offset, length) in [(0, 101), (100, 1), (99, 2), (u64::MAX, 2)] {
         let refused =
             fixture.blobs.open(&fixture.object(&key, 100), Some(ByteRange { offset, length })).await;
@@ -317,7 +434,7 @@ pub async fn a_missing_object_is_not_found(fixture: Fixture) {
 
 pub async fn deleting_is_idempotent(fixture: Fixture) {
     let key = new_key();
-    fixture.put(&key, &bytes_of(13, 100)).await;
+    let key = fixture.put(&key, &bytes_of(13, 100)).await.key;
     for _ in 0..2 {
         fixture.blobs.delete(&fixture.store_id, &key).await.unwrap();
         assert!(matches!(fixture.read(&key, 100, None).await, Err(BlobsError::NotFound)));
@@ -326,6 +443,9 @@ pub async fn deleting_is_idempotent(fixture: Fixture) {
 }
 
 pub async fn nobody_writes_to_a_deleted_object(fixture: Fixture) {
+    if !fixture.in_place {
+        return;
+    }
     let key = new_key();
     let mut writer = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
     writer.write(bytes_of(14, 100)).await.unwrap();
@@ -339,7 +459,7 @@ pub async fn nobody_writes_to_a_deleted_object(fixture: Fixture) {
 
 pub async fn a_short_object_never_looks_complete(fixture: Fixture) {
     let key = new_key();
-    fixture.put(&key, &bytes_of(15, 600_000)).await;
+    let key = fixture.put(&key, &bytes_of(15, 600_000)).await.key;
     (fixture.cut)(&key, 599_999);
     let whole = fixture.read(&key, 600_000, None).await;
     assert!(matches!(whole, Err(BlobsError::Short { .. })), "{whole:?}");
@@ -352,7 +472,7 @@ pub async fn a_short_object_never_looks_complete(fixture: Fixture) {
 pub async fn an_object_cut_while_it_is_read_ends_in_an_error(fixture: Fixture) {
     let key = new_key();
     let size = 64 * 1024 * 1024;
-    fixture.put(&key, &bytes_of(16, size)).await;
+    let key = fixture.put(&key, &bytes_of(16, size)).await.key;
     let reader = fixture.blobs.open(&fixture.object(&key, size as u64), None).await.unwrap();
     let mut stream = reader.into_stream().unwrap();
     stream.next().await.unwrap().unwrap();
@@ -373,9 +493,9 @@ pub async fn sixty_four_writers_do_not_disturb_each_other(fixture: Fixture) {
         for start in (0..bytes.len()).step_by(50_000) {
             writer.write(bytes.slice(start..start + 50_000)).await.unwrap();
         }
-        let written = writer.sync().await.unwrap();
+        let written = finish(&mut *writer, &mut Recorded::default()).await;
         assert_eq!(written.digest, Digest::of(Algorithm::Sha256, &bytes));
-        assert_eq!(fixture.read(&key, 1_500_000, None).await.unwrap(), bytes);
+        assert_eq!(fixture.read(&written.key, 1_500_000, None).await.unwrap(), bytes);
     });
     join_all(writers).await;
 }
@@ -384,10 +504,11 @@ pub async fn sha512_is_hashed_inline(fixture: Fixture) {
     let key = new_key();
     let bytes = bytes_of(17, 300_000);
     let open = WriteOpen { algorithm: Algorithm::Sha512, ..fixture.fresh(&key, 1) };
-    let mut writer = fixture.blobs.write(open.clone()).await.unwrap();
+    let mut writer = fixture.blobs.write(open).await.unwrap();
     writer.write(bytes.slice(..100_000)).await.unwrap();
-    let first = writer.sync().await.unwrap();
-    let resumed = WriteOpen { epoch: 2, offset: first.offset, hash_state: Some(first.hash_state), ..open };
+    let mut first = Recorded::default();
+    sync(&mut *writer, &mut first).await;
+    let resumed = WriteOpen { algorithm: Algorithm::Sha512, ..fixture.resumed(&key, 2, &first) };
     let mut writer = fixture.blobs.write(resumed).await.unwrap();
     writer.write(bytes.slice(100_000..)).await.unwrap();
     assert_eq!(writer.sync().await.unwrap().digest, Digest::of(Algorithm::Sha512, &bytes));
@@ -396,7 +517,7 @@ pub async fn sha512_is_hashed_inline(fixture: Fixture) {
 pub async fn staged_bytes_can_be_hashed_again(fixture: Fixture) {
     let key = new_key();
     let bytes = bytes_of(18, 2_500_000);
-    fixture.put(&key, &bytes).await;
+    let key = fixture.put(&key, &bytes).await.key;
     for (size, algorithm) in [
         (2_500_000, Algorithm::Sha512),
         (2_500_000, Algorithm::Sha256),
@@ -413,10 +534,10 @@ pub async fn a_large_object_arrives_whole(fixture: Fixture) {
     let size = 200 * 1024 * 1024;
     let bytes = bytes_of(19, size);
     let mut writer = fixture.blobs.write(fixture.fresh(&key, 1)).await.unwrap();
-    for start in (0..size).step_by(1 << 18) {
-        writer.write(bytes.slice(start..start + (1 << 18))).await.unwrap();
-    }
-    let written = writer.sync().await.unwrap();
+    let mut recorded = Recorded::default();
+    feed(&mut *writer, &bytes, 1 << 18, &mut recorded).await;
+    let written = finish(&mut *writer, &mut recorded).await;
+    let key = written.key;
     let expected = Digest::of(Algorithm::Sha256, &bytes);
     assert_eq!((written.offset, written.digest), (size as u64, expected));
     let reader = fixture.blobs.open(&fixture.object(&key, size as u64), None).await.unwrap();
@@ -433,7 +554,7 @@ pub async fn slow_readers_stop_nobody(fixture: Fixture) {
     let key = new_key();
     let size = 8_000_000;
     let bytes = bytes_of(21, size);
-    fixture.put(&key, &bytes).await;
+    let key = fixture.put(&key, &bytes).await.key;
     let mut slow = Vec::new();
     for _ in 0..32 {
         let reader = fixture.blobs.open(&fixture.object(&key, size as u64), None).await.unwrap();
@@ -442,7 +563,7 @@ pub async fn slow_readers_stop_nobody(fixture: Fixture) {
         slow.push(stream);
     }
     let other = new_key();
-    fixture.put(&other, &bytes).await;
+    let other = fixture.put(&other, &bytes).await.key;
     assert_eq!(fixture.read(&other, size as u64, None).await.unwrap(), bytes);
     let rest = join_all(
         slow.into_iter().map(|stream| stream.fold(0, |sum, step| async move { sum + step.unwrap().len() })),
@@ -459,8 +580,9 @@ pub async fn chunks_of_every_size_make_the_same_object(fixture: Fixture) {
         for start in (0..bytes.len()).step_by(step) {
             writer.write(bytes.slice(start..bytes.len().min(start + step))).await.unwrap();
         }
-        assert_eq!(writer.sync().await.unwrap().digest, Digest::of(Algorithm::Sha256, &bytes), "step {step}");
-        assert_eq!(fixture.read(&key, bytes.len() as u64, None).await.unwrap(), bytes, "step {step}");
+        let put = finish(&mut *writer, &mut Recorded::default()).await;
+        assert_eq!(put.digest, Digest::of(Algorithm::Sha256, &bytes), "step {step}");
+        assert_eq!(fixture.read(&put.key, bytes.len() as u64, None).await.unwrap(), bytes, "step {step}");
     }
 }
 
@@ -471,7 +593,7 @@ async fn scattered(fixture: &Fixture) -> BTreeMap<ObjectKey, u64> {
         let instance = Ulid::from_parts(1, 100 + u128::from(number % 2)).to_string().parse().unwrap();
         let object = Ulid::from_parts(3 + number / 9, u128::from(number % 30));
         let key = ObjectKey::new(instance, object);
-        fixture.put(&key, &bytes_of(number, number as usize)).await;
+        let key = fixture.put(&key, &bytes_of(number, number as usize)).await.key;
         objects.insert(key, number);
     }
     objects
