@@ -9,9 +9,9 @@ use berth_oci::{ByteRange, ErrorCode, Problem};
 use berth_proto::{
     blob_store::{
         AbandonResponse, Abandoned, DeleteRequest, DeleteResponse, ListRequest, ListResponse, ListedObject,
-        ReadRequest, ReadResponse, RehashRequest, RehashResponse, ResumeFinishRequest, ResumeFinishResponse,
-        WriteFinished, WriteOpened, WriteRequest, WriteResponse, WriteTaken, blob_store_server::BlobStore,
-        write_request::Step, write_response::Answer,
+        PresignRequest, PresignResponse, ReadRequest, ReadResponse, RehashRequest, RehashResponse,
+        ResumeFinishRequest, ResumeFinishResponse, WriteFinished, WriteOpened, WriteRequest, WriteResponse,
+        WriteTaken, blob_store_server::BlobStore, write_request::Step, write_response::Answer,
     },
     parse, require, to_status,
 };
@@ -19,6 +19,7 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
+use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The server value.
@@ -146,6 +147,18 @@ impl BlobStore for Grpc {
             stream::iter(frames)
         });
         Ok(Response::new(frames.boxed()))
+    }
+
+    async fn presign(&self, request: Request<PresignRequest>) -> Result<Response<PresignResponse>, Status> {
+        let request = request.into_inner();
+        let object = ObjectRef {
+            store_id: request.store_id,
+            key: parse("key", &request.key).map_err(to_status)?,
+            size: request.size,
+            format: request.format,
+        };
+        let url = self.blobs.presign(&object, request.now).await.map_err(refuse)?;
+        Ok(Response::new(PresignResponse { url: url.map(|url| url.expose_secret().to_owned()) }))
     }
 
     async fn resume_finish(

@@ -9,15 +9,16 @@ use berth_oci::{Algorithm, ByteRange, Digest, Problem};
 use berth_proto::{
     MAX_MESSAGE_BYTES,
     blob_store::{
-        DeleteRequest, ListRequest, ReadRequest, RehashRequest, ResumeFinishRequest, WriteClose, WriteFinish,
-        WriteRequest, WriteResponse, WriteSync, blob_store_client::BlobStoreClient, write_request::Step,
-        write_response::Answer,
+        DeleteRequest, ListRequest, PresignRequest, ReadRequest, RehashRequest, ResumeFinishRequest,
+        WriteClose, WriteFinish, WriteRequest, WriteResponse, WriteSync, blob_store_client::BlobStoreClient,
+        write_request::Step, write_response::Answer,
     },
     from_status,
 };
 use berth_service::Channel;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use secrecy::SecretString;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -137,6 +138,18 @@ impl Blobs for RemoteBlobs {
             }
         });
         Ok(BlobReader::Stream(steps.boxed(), range.length))
+    }
+
+    async fn presign(&self, object: &ObjectRef, now: i64) -> Result<Option<SecretString>, BlobsError> {
+        let request = PresignRequest {
+            store_id: object.store_id.clone(),
+            key: object.key.to_string(),
+            size: object.size,
+            format: object.format,
+            now,
+        };
+        let answer = self.client.clone().presign(request).await.map_err(|status| failed(&status))?;
+        Ok(answer.into_inner().url.map(SecretString::from))
     }
 
     async fn delete(&self, store_id: &str, key: &ObjectKey) -> Result<(), BlobsError> {

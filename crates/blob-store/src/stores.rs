@@ -8,6 +8,7 @@ use berth_blobs::{
     Abandoned, BlobReader, BlobWriter, Blobs, BlobsError, Listed, ObjectKey, ObjectRef, WriteOpen,
 };
 use berth_oci::{Algorithm, ByteRange, Digest};
+use secrecy::SecretString;
 
 /// Stores by their ids.
 #[derive(Clone, Default, Debug)]
@@ -45,6 +46,10 @@ impl Blobs for Stores {
 
     async fn open(&self, object: &ObjectRef, range: Option<ByteRange>) -> Result<BlobReader, BlobsError> {
         self.of(&object.store_id)?.open(object, range).await
+    }
+
+    async fn presign(&self, object: &ObjectRef, now: i64) -> Result<Option<SecretString>, BlobsError> {
+        self.of(&object.store_id)?.presign(object, now).await
     }
 
     async fn resume_finish(&self, open: WriteOpen) -> Result<ObjectKey, BlobsError> {

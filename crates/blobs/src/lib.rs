@@ -14,6 +14,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use berth_oci::{Algorithm, ByteRange, Digest};
 use bytes::Bytes;
+use secrecy::SecretString;
 
 pub use error::BlobsError;
 pub use key::{KeyError, ObjectKey};
@@ -114,6 +115,13 @@ pub trait Blobs: Send + Sync + Debug + 'static {
     /// Opens an object, or a part of it. An object shorter than its row says is an error here or at the end of the
     /// stream, never a short answer.
     async fn open(&self, object: &ObjectRef, range: Option<ByteRange>) -> Result<BlobReader, BlobsError>;
+
+    /// A URL from which anybody may read an object, whole or in part, for five minutes from `now` on: the deployment's time,
+    /// in microseconds since 1970. `None`: it is only to be had by [`Blobs::open`], which is so wherever the stored bytes
+    /// are not those of the blob.
+    async fn presign(&self, _object: &ObjectRef, _now: i64) -> Result<Option<SecretString>, BlobsError> {
+        Ok(None)
+    }
 
     /// Ends a write whose [`BlobWriter::finish`] had no outcome, from what was recorded as finishing: `open.offset` is
     /// the size. Repeating it is harmless.

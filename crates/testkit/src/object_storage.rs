@@ -20,6 +20,8 @@ use s3s::{
 };
 use s3s_fs::FileSystem;
 
+use crate::Builder;
+
 /// The access key of every server of this kit.
 pub const ACCESS_KEY: &str = "berth-test";
 /// Its secret.
@@ -96,6 +98,28 @@ impl ObjectStorage {
     /// The endpoint.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same deployment with its blobs here.
+    #[must_use]
+    pub fn holds_blobs_of(&self, builder: Builder) -> Builder {
+        let secret = self.folder.path().join(".secret");
+        std::fs::write(&secret, SECRET_KEY).unwrap();
+        let settings = [
+            ("BUCKET", BUCKET.to_owned()),
+            ("ENDPOINT", self.url()),
+            ("PATH_STYLE", "true".to_owned()),
+            ("ACCESS_KEY", ACCESS_KEY.to_owned()),
+            ("SECRET_KEY_FILE", secret.display().to_string()),
+        ];
+        settings.into_iter().fold(builder, |builder, (key, value)| {
+            builder.with_env(format!("BERTH__BLOB_STORE__S3__{key}"), value)
+        })
     }
 
     /// The file of an object.

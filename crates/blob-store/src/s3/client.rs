@@ -1,12 +1,11 @@
-//! The calls to object storage. The one module that names the SDK: what it answers becomes our errors here.
+//! The calls to object storage, through the SDK: what it answers becomes our errors here.
 
 use std::time::Duration;
 
 use aws_sdk_s3::{
     config::{
-        BehaviorVersion, Credentials, IdentityCache, Region, RequestChecksumCalculation,
-        ResponseChecksumValidation, StalledStreamProtectionConfig, retry::RetryConfig,
-        timeout::TimeoutConfig,
+        BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+        SharedCredentialsProvider, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
     },
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
@@ -117,36 +116,8 @@ fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::config::Builder::new().timeout_config(timeouts.build())
 }
 
-async fn credentials(
-    config: &Config,
-    builder: aws_sdk_s3::config::Builder,
-) -> Result<aws_sdk_s3::config::Builder, Error> {
-    if let Some(access_key) = &config.access_key {
-        let Some(file) = &config.secret_key_file else {
-            return Err(Error::ObjectStorage("an access key needs secret_key_file".to_owned()));
-        };
-        let secret = tokio::fs::read_to_string(file).await.map_err(|error| {
-            Error::ObjectStorage(format!("can't read the secret key in {}: {error}", file.display()))
-        })?;
-        let given = Credentials::new(access_key, secret.trim(), None, None, "berth");
-        return Ok(builder.credentials_provider(given));
-    }
-    let mut loader =
-        aws_config::defaults(BehaviorVersion::latest()).region(Region::new(config.region.clone()));
-    if let Some(profile) = &config.profile {
-        loader = loader.profile_name(profile);
-    }
-    let found = loader.load().await;
-    let Some(provider) = found.credentials_provider() else {
-        return Err(Error::ObjectStorage(
-            "no credentials are configured, and the environment has none".to_owned(),
-        ));
-    };
-    Ok(builder.credentials_provider(provider).identity_cache(IdentityCache::lazy().build()))
-}
-
 impl Client {
-    pub(super) async fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) async fn new(config: &Config, credentials: SharedCredentialsProvider) -> Result<Self, Error> {
         if config.bucket.is_empty() {
             return Err(Error::ObjectStorage("no bucket is configured".to_owned()));
         }
@@ -168,6 +139,7 @@ impl Client {
             .response_checksum_validation(validate)
             .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
             .timeout_config(timeouts.build())
+            .credentials_provider(credentials)
             // It judges a client that reads slowly as a store that stalls; the reader has its own limit.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoint) = &config.endpoint {
@@ -187,7 +159,6 @@ impl Client {
                 .build_https();
             builder = builder.http_client(http);
         }
-        let builder = credentials(config, builder).await?;
         Ok(Self {
             sdk: aws_sdk_s3::Client::from_conf(builder.build()),
             bucket: config.bucket.clone(),
@@ -198,7 +169,7 @@ impl Client {
         })
     }
 
-    fn name(&self, key: &ObjectKey) -> String {
+    pub(super) fn name(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.prefix)
     }
 

@@ -14,6 +14,8 @@ pub struct Config {
     pub prefix: String,
     /// The URL of the service. Default: that of Amazon in the region.
     pub endpoint: Option<String>,
+    /// The URL of the service as clients reach it, where instances send them there for blobs. Default: `endpoint`.
+    pub public_endpoint: Option<String>,
     /// The region that requests are signed for.
     pub region: String,
     /// Puts the bucket's name into the path instead of the host's name, as most services besides Amazon's want it.
@@ -53,6 +55,7 @@ impl Default for Config {
             bucket: String::new(),
             prefix: String::new(),
             endpoint: None,
+            public_endpoint: None,
             region: "us-east-1".to_owned(),
             path_style: false,
             ca_file: None,

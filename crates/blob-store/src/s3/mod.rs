@@ -7,6 +7,8 @@
 
 mod client;
 mod config;
+mod credentials;
+mod presign;
 mod reader;
 mod writer;
 
@@ -21,9 +23,16 @@ use berth_oci::{Algorithm, ByteRange, Digest, Hasher};
 use berth_service::Tasks;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
+use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::{client::Client, config::Sizes, writer::S3Writer};
+use self::{
+    client::Client,
+    config::Sizes,
+    credentials::Credentials,
+    presign::{LIFE, Presigner},
+    writer::S3Writer,
+};
 use crate::{Error, Metrics};
 
 pub use config::Config;
@@ -32,6 +41,8 @@ pub use config::Config;
 const COMPLETIONS: u32 = 4;
 /// The longest wait for memory before an upload is told to come back.
 const MEMORY_WAIT: Duration = Duration::from_secs(60);
+/// What a URL has to live for at least, or none is given out.
+const LEAST_LIFE: Duration = Duration::from_secs(60);
 /// Tails that are read at the same time.
 const TAILS_AT_ONCE: usize = 8;
 /// Memory is counted in steps of this many bytes.
@@ -45,6 +56,8 @@ pub struct S3(Arc<Inner>);
 struct Inner {
     store_id: String,
     client: Client,
+    credentials: Credentials,
+    presigner: Presigner,
     sizes: Sizes,
     memory: Arc<Semaphore>,
     memory_steps: u32,
@@ -62,9 +75,12 @@ impl S3 {
         // Two parts of the first size at least.
         let memory = (u64::from(config.upload_memory_mib) << 20).max(2 * sizes.of(1));
         let memory_steps = u32::try_from(memory / MEMORY_STEP).unwrap_or(u32::MAX >> 3);
+        let provider = credentials::provider(config).await?;
         Ok(Self(Arc::new(Inner {
             store_id: config.id.clone(),
-            client: Client::new(config).await?,
+            client: Client::new(config, provider.clone()).await?,
+            credentials: Credentials::new(provider),
+            presigner: Presigner::new(config)?,
             sizes,
             memory: Arc::new(Semaphore::new(memory_steps as usize)),
             memory_steps,
@@ -207,6 +223,21 @@ impl Blobs for S3 {
         let steps = steps.inspect_err(|error| self.0.metrics.count(error))?;
         self.0.metrics.read.inc_by(range.length);
         Ok(BlobReader::Stream(steps, range.length))
+    }
+
+    async fn presign(&self, object: &ObjectRef, now: i64) -> Result<Option<SecretString>, BlobsError> {
+        self.0.check_store(&object.store_id)?;
+        // Bytes that are laid down in another way make sense to Berth alone.
+        if object.format != 0 {
+            return Ok(None);
+        }
+        let keys = self.0.credentials.keys(now).await?;
+        // A URL ends with the credentials that it was signed with.
+        if !keys.last(now, LEAST_LIFE) {
+            return Ok(None);
+        }
+        let name = self.0.client.name(&object.key);
+        self.0.presigner.sign(&keys, &name, now.div_euclid(1_000_000), LIFE).map(Some)
     }
 
     async fn resume_finish(&self, open: WriteOpen) -> Result<ObjectKey, BlobsError> {
