@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use berth_testkit::{Client, Content, Deployment, Engine, Image, Layout, Setting};
+use berth_testkit::{Client, Content, Deployment, Engine, Image, Layout, ObjectStorage, Setting};
 use reqwest::Method;
 
 /// Debian's libfaketime: a library that lies about the time to one process.
@@ -132,6 +132,30 @@ async fn t16_a_wrong_clock_on_one_machine_of_a_fleet_is_not_seen() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t16_a_wrong_clock_on_one_gateway_over_sqlite_is_not_seen() {
     wrong_clocks(Engine::Sqlite, &["gateway-1"]).await;
+}
+
+/// The URLs that a gateway sends clients to are judged by the object storage's clock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t16_a_gateway_with_a_wrong_clock_gives_out_urls_that_are_right() {
+    let storage = ObjectStorage::start();
+    let setting = Setting::new(Layout::RolesApart, Engine::Postgres).with_gateways(2);
+    let deployment = storage.holds_blobs_of(Deployment::builder(setting)).start().await.unwrap();
+    let blob = Content::named("clock/url").layer(10_000);
+    deployment.client().repository("clock/url").push_blob_at_once(&blob).await.unwrap();
+    deployment.admin(&["set-blob-delivery", "default", "redirect"], "").await.unwrap();
+    let skewed = Skewed::start(&deployment, "gateway-1", 600).await;
+    for off in [600, -600] {
+        skewed.step(off);
+        assert!((skewed.gateway_is_off().await - i64::from(off)).abs() < 60);
+        // The next heartbeat tells it the deployment's time.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let repository = deployment.client_of_gateway(0).repository("clock/url");
+        let sent = repository.get(&format!("/blobs/{}", blob.digest)).await.unwrap().expect(307).unwrap();
+        let path = sent.location().unwrap();
+        let reply = Client::new(storage.url()).call(Method::GET, path).send().await.unwrap();
+        assert_eq!(reply.expect(200).unwrap().body, blob.bytes);
+    }
+    skewed.right_again().await;
 }
 
 /// A token's five minutes are the deployment's.

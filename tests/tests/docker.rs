@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use berth_testkit::{Deployment, PASSWORD, Setting, eventually};
+use berth_testkit::{Deployment, ObjectStorage, PASSWORD, Setting, eventually};
 
 /// A docker engine of its own; ends with its value.
 struct Docker {
@@ -107,4 +107,31 @@ async fn docker_logs_in_pushes_and_pulls() {
     assert!(!docker.run(&["pull", &image]).status.success());
     deployment.admin(&["set-visibility", "team/app", "public"], "").await.unwrap();
     docker.ok(&["pull", &image]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_pulls_from_the_object_storage_that_it_is_sent_to() {
+    let storage = ObjectStorage::start();
+    // Another name than the registry's: Go sends a token along to another port of the same host.
+    let public = format!("http://localhost:{}", storage.address().port());
+    let builder = Deployment::builder(Setting::EMBEDDED)
+        .with_env("BERTH__BLOB_STORE__S3__PUBLIC_ENDPOINT", public);
+    let deployment = storage.holds_blobs_of(builder).start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let docker = Docker::start(folder.path()).await;
+    let registry = deployment.address().to_string();
+    let image = format!("{registry}/away/app:v1");
+    docker.import(&image);
+    docker.ok(&["login", "-u", "admin", "-p", PASSWORD, &registry]);
+    docker.ok(&["push", &image]);
+    let id = docker.ok(&["inspect", "--format", "{{.Id}}", &image]);
+    deployment.admin(&["set-blob-delivery", "default", "redirect"], "").await.unwrap();
+    // In one process it is in force at once, or with the next poll.
+    let redirected = || async {
+        docker.ok(&["rmi", "-f", &id]);
+        docker.ok(&["pull", &image]);
+        assert_eq!(docker.ok(&["inspect", "--format", "{{.Id}}", &image]), id);
+        storage.log().iter().any(|line| line.contains("X-Amz-Signature=")).then_some(())
+    };
+    eventually("docker gets a blob from the storage", redirected).await.unwrap();
 }

@@ -4,12 +4,12 @@
 use std::{io::Read, path::PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use berth_model::{Role, Visibility};
+use berth_model::{BlobDelivery, Role, Visibility};
 use berth_oci::RepositoryName;
 use berth_proto::{
     instance_manager::{
-        CreateGrantRequest, CreateUserRequest, ListAuditRequest, WatchRequest,
-        instance_manager_client::InstanceManagerClient,
+        CreateGrantRequest, CreateUserRequest, Instance, ListAuditRequest, SetBlobDeliveryRequest,
+        WatchRequest, instance_manager_client::InstanceManagerClient,
     },
     metadata::{
         CollectNowRequest, CollectionStatusRequest, ScrubNowRequest, ScrubStatusRequest,
@@ -64,6 +64,15 @@ enum AdminCommand {
         /// public or private
         visibility: Visibility,
     },
+    /// Print the instances and their settings
+    Instances,
+    /// Say how the bytes of an instance's blobs reach clients; running registries follow within a second
+    SetBlobDelivery {
+        /// The instance's name
+        instance: String,
+        /// stream, through the registry; or redirect, by URLs of the object storage, where blobs are there
+        delivery: BlobDelivery,
+    },
     /// Print the audit trail, oldest first
     Audit {
         /// Entries after this event id
@@ -106,6 +115,7 @@ struct Registry {
     metadata: MetadataClient<Channel>,
     instance_manager: InstanceManagerClient<Channel>,
     instance_id: String,
+    instances: Vec<Instance>,
 }
 
 impl Registry {
@@ -124,9 +134,11 @@ impl Registry {
         let mut settings =
             instance_manager.watch(WatchRequest { revision: 0 }).await.with_context(hint)?.into_inner();
         let settings = settings.message().await.with_context(hint)?.with_context(hint)?;
-        let instance = settings.instances.into_iter().find(|instance| instance.default);
+        let instances = settings.instances;
+        let instance = instances.iter().find(|instance| instance.default);
         let instance = instance.ok_or_else(|| anyhow!("the registry has no default instance"))?;
-        Ok(Self { metadata: MetadataClient::new(metadata), instance_manager, instance_id: instance.id })
+        let instance_id = instance.id.clone();
+        Ok(Self { metadata: MetadataClient::new(metadata), instance_manager, instance_id, instances })
     }
 }
 
@@ -180,6 +192,28 @@ async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
             };
             registry.metadata.set_repository_visibility(request).await.map_err(|status| said(&status))?;
             terminal::line(&format!("{repository} is {}", visibility.as_str()));
+        }
+        AdminCommand::Instances => {
+            for instance in registry.instances {
+                let line = serde_json::json!({
+                    "id": instance.id,
+                    "name": instance.name,
+                    "default": instance.default,
+                    "blob_delivery": instance.blob_delivery,
+                });
+                terminal::line(&line.to_string());
+            }
+        }
+        AdminCommand::SetBlobDelivery { instance, delivery } => {
+            let found = registry.instances.iter().find(|known| known.name == instance);
+            let found = found.ok_or_else(|| anyhow!("there is no instance {instance}"))?;
+            let request = SetBlobDeliveryRequest {
+                instance_id: found.id.clone(),
+                blob_delivery: delivery.as_str().to_owned(),
+            };
+            let asked = registry.instance_manager.set_blob_delivery(request).await;
+            asked.map_err(|status| said(&status))?;
+            terminal::line(&format!("{instance} delivers blobs by {}", delivery.as_str()));
         }
         AdminCommand::Audit { after, limit } => {
             let request = ListAuditRequest { instance_id, limit, after };

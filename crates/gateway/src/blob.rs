@@ -2,10 +2,11 @@
 
 use axum::body::Body;
 use berth_blobs::{BlobReader, BlobsError, ObjectRef};
-use berth_model::Action;
+use berth_model::{Action, BlobDelivery};
 use berth_oci::{ByteRange, Digest, ErrorCode, RangeOutcome, parse_range};
 use berth_proto::metadata::{DeleteBlobRequest, Object};
 use http::{HeaderValue, Response, StatusCode, header};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     answer,
@@ -57,8 +58,16 @@ pub(crate) async fn get(
                 .with_header(header::CONTENT_RANGE, answer::value(format!("bytes */{}", object.size))));
         }
     };
-    let body = if head { Body::empty() } else { open(request, digest, &object, range).await? };
-    Ok(respond(body, digest, etag, object.size, range))
+    if head {
+        return Ok(respond(Body::empty(), digest, etag, object.size, range));
+    }
+    let object = reference(&object)?;
+    if let Some(url) = elsewhere(request, &object).await {
+        return Ok(redirect(&url, digest));
+    }
+    let size = object.size;
+    let body = open(request, digest, object, range).await?;
+    Ok(respond(body, digest, etag, size, range))
 }
 
 /// The range to serve: none when `If-Range` names other content.
@@ -73,20 +82,59 @@ fn requested_range(request: &Request, etag: &HeaderValue, size: u64) -> RangeOut
     }
 }
 
-async fn open(request: &Request, digest: Digest, object: &Object, range: Option<ByteRange>) -> Result<Body> {
-    let damaged = |error: &dyn std::fmt::Display| {
-        // The row says that the bytes exist. Whether they are gone for good is for a second look to say.
-        tracing::error!(%error, key = object.key, "the bytes of a blob can't be read");
-        Failure::new(ErrorCode::Internal, "the stored blob can't be read; tell the operator")
-    };
-    let reference = ObjectRef {
+/// The row says that the bytes exist. Whether they are gone for good is for a second look to say.
+fn damaged(key: &str, error: &dyn std::fmt::Display) -> Box<Failure> {
+    tracing::error!(%error, key, "the bytes of a blob can't be read");
+    Failure::new(ErrorCode::Internal, "the stored blob can't be read; tell the operator")
+}
+
+fn reference(object: &Object) -> Result<ObjectRef> {
+    Ok(ObjectRef {
         store_id: object.store_id.clone(),
-        key: object.key.parse().map_err(|error: berth_blobs::KeyError| damaged(&error))?,
+        key: object.key.parse().map_err(|error: berth_blobs::KeyError| damaged(&object.key, &error))?,
         size: object.size,
         format: object.format,
-    };
-    let subject = || Subject { instance: request.instance.id, digest, object: reference.clone() };
-    let reader = match request.parts.blobs.open(&reference, range).await {
+    })
+}
+
+/// Where the client gets the object from, if the instance wants it sent there and the store can.
+async fn elsewhere(request: &Request, object: &ObjectRef) -> Option<SecretString> {
+    if request.instance.blob_delivery != BlobDelivery::Redirect {
+        return None;
+    }
+    // The store judges the URL by its own clock, so it bears the time that most agree on.
+    let now = request.parts.settings.now();
+    match request.parts.blobs.presign(object, now.0).await {
+        Ok(url) => url,
+        Err(error) => {
+            tracing::debug!(%error, key = %object.key, "no URL for a blob, which is streamed");
+            None
+        }
+    }
+}
+
+/// 307: a client repeats its `Range` there, and not its `Authorization`.
+fn redirect(url: &SecretString, digest: Digest) -> Response<Body> {
+    let mut response = answer::empty(StatusCode::TEMPORARY_REDIRECT);
+    let mut location = answer::value(url.expose_secret());
+    // It opens the object for whoever has it: not for logs, nor for tables of headers.
+    location.set_sensitive(true);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+    response
+}
+
+async fn open(
+    request: &Request,
+    digest: Digest,
+    object: ObjectRef,
+    range: Option<ByteRange>,
+) -> Result<Body> {
+    let damaged = |error: &dyn std::fmt::Display| damaged(object.key.as_str(), error);
+    let subject = || Subject { instance: request.instance.id, digest, object: object.clone() };
+    let reader = match request.parts.blobs.open(&object, range).await {
         Ok(reader) => reader,
         Err(error @ BlobsError::Unavailable(_)) => return Err(error.into()),
         Err(error) => {

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use berth_access::Verifier;
-use berth_model::InstanceId;
+use berth_model::{BlobDelivery, InstanceId};
 use berth_proto::instance_manager::{
     self as wire, WatchRequest, instance_manager_client::InstanceManagerClient,
 };
-use berth_service::{Channel, SharedClock, Tasks, Timestamp, ToldClock};
+use berth_service::{Channel, Clock, SharedClock, Tasks, Timestamp, ToldClock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -28,6 +28,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Instance {
     pub(crate) id: InstanceId,
     pub(crate) name: String,
+    pub(crate) blob_delivery: BlobDelivery,
 }
 
 /// The newest settings, and when instance-manager was last heard.
@@ -51,6 +52,11 @@ impl Settings {
             current: ArcSwap::from_pointee(None),
             heard: Mutex::new(None),
         }
+    }
+
+    /// The deployment's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The settings, unless they are missing or too old to be trusted.
@@ -81,7 +87,12 @@ impl Settings {
         }
         let default_instance =
             settings.instances.iter().find(|instance| instance.default).and_then(|instance| {
-                Some(Instance { id: instance.id.parse().ok()?, name: instance.name.clone() })
+                Some(Instance {
+                    id: instance.id.parse().ok()?,
+                    name: instance.name.clone(),
+                    // Another word is of another version: streaming is always right.
+                    blob_delivery: instance.blob_delivery.parse().unwrap_or_default(),
+                })
             });
         tracing::debug!(revision = settings.revision, "settings taken over");
         self.current.store(Arc::new(Some(Snapshot {

@@ -8,8 +8,8 @@ use berth_proto::{
     instance_manager::{
         AuditEntry, CreateGrantRequest, CreateGrantResponse, CreateUserRequest, CreateUserResponse,
         IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListAuditResponse, ListReadableRequest,
-        ListReadableResponse, Settings, WatchRequest, instance_manager_server::InstanceManager,
-        issue_token_request::Credential as WireCredential,
+        ListReadableResponse, SetBlobDeliveryRequest, SetBlobDeliveryResponse, Settings, WatchRequest,
+        instance_manager_server::InstanceManager, issue_token_request::Credential as WireCredential,
     },
     optional, parse, require, to_status,
 };
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     Error, audit,
     error::invalid,
+    instances::Instances,
     metrics::Metrics,
     people::People,
     settings::SettingsBoard,
@@ -33,6 +34,7 @@ use crate::{
 pub struct InstanceManagerApi {
     pub(crate) issuer: Issuer,
     pub(crate) people: People,
+    pub(crate) instances: Instances,
     pub(crate) settings: SettingsBoard,
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
@@ -134,6 +136,17 @@ impl InstanceManager for InstanceManagerApi {
             .await
             .map_err(status)?;
         Ok(Response::new(CreateGrantResponse { grant_id: grant.to_string() }))
+    }
+
+    async fn set_blob_delivery(
+        &self,
+        request: Request<SetBlobDeliveryRequest>,
+    ) -> Result<Response<SetBlobDeliveryResponse>, Status> {
+        let request = request.into_inner();
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let delivery = parse("blob_delivery", &request.blob_delivery).map_err(to_status)?;
+        self.instances.set_blob_delivery(instance, delivery).await.map_err(status)?;
+        Ok(Response::new(SetBlobDeliveryResponse {}))
     }
 
     async fn list_audit(

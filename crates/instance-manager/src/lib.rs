@@ -6,6 +6,7 @@ mod audit;
 mod bootstrap;
 mod error;
 mod grpc;
+mod instances;
 mod metrics;
 mod paths;
 mod people;
@@ -152,7 +153,7 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         passwords: passwords.clone(),
         decider: decider.clone(),
         paths: paths.clone(),
-        ids: deps.ids,
+        ids: deps.ids.clone(),
         grants: moka::future::Cache::new(10_000),
     };
     let issuer = token::Issuer {
@@ -164,9 +165,11 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         clock: settings.clock(),
         refresh_lifetime: Duration::from_secs(u64::from(config.refresh_token_days) * 86_400),
     };
+    let instances = instances::Instances { store: store.clone(), settings: settings.clone(), ids: deps.ids };
     let streams = deps.tasks.stopping().child_token();
     let subscriber = AuditSubscriber { store: store.clone(), metrics: metrics.clone() };
-    let api = InstanceManagerApi { issuer, people, settings, store, metrics, streams: streams.clone() };
+    let api =
+        InstanceManagerApi { issuer, people, instances, settings, store, metrics, streams: streams.clone() };
     Ok(Service {
         server: InstanceManagerServer::new(api)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

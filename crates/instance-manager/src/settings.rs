@@ -61,6 +61,7 @@ async fn load(store: &Store, root: &RootKey, clock: SharedClock, ids: Ids) -> Re
         id: instance.id.to_string(),
         name: instance.name.clone(),
         default: instance.default,
+        blob_delivery: instance.blob_delivery.as_str().to_owned(),
     });
     let wire = wire::Settings {
         revision: u64::try_from(stored.revision).unwrap_or_default(),

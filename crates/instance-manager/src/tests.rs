@@ -20,8 +20,8 @@ use berth_proto::{
     from_status,
     instance_manager::{
         CreateGrantRequest, CreateUserRequest, IssueTokenRequest, IssueTokenResponse, ListAuditRequest,
-        ListReadableRequest, Password, WatchRequest, instance_manager_client::InstanceManagerClient,
-        issue_token_request::Credential,
+        ListReadableRequest, Password, SetBlobDeliveryRequest, WatchRequest,
+        instance_manager_client::InstanceManagerClient, issue_token_request::Credential,
     },
 };
 use berth_service::{Channel, Ids, ManualClock, Registry, Tasks, Timestamp};
@@ -475,4 +475,36 @@ async fn events_are_applied_once_and_listed() {
     broken.payload = None;
     let refused = subscriber.deliver(DeliverRequest { events: vec![event(4), broken] }).await.unwrap_err();
     assert_eq!(from_status(&refused).code, ErrorCode::RequestInvalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blob_delivery_is_watched_and_audited() {
+    let bench = Bench::start().await;
+    let mut stream = bench.client.clone().watch(WatchRequest { revision: 0 }).await.unwrap().into_inner();
+    let first = stream.next().await.unwrap().unwrap();
+    assert_eq!(first.instances[0].blob_delivery, "stream");
+    let set = async |instance: InstanceId, delivery: &str| {
+        let request =
+            SetBlobDeliveryRequest { instance_id: instance.to_string(), blob_delivery: delivery.to_owned() };
+        bench.client.clone().set_blob_delivery(request).await
+    };
+    for _ in 0..2 {
+        set(bench.instance(), "redirect").await.unwrap();
+    }
+    let changed = loop {
+        let settings = stream.next().await.unwrap().unwrap();
+        if settings.revision > first.revision {
+            break settings;
+        }
+    };
+    assert_eq!(changed.instances[0].blob_delivery, "redirect");
+    let refused = set(bench.instance(), "telepathy").await.unwrap_err();
+    assert_eq!(from_status(&refused).code, ErrorCode::RequestInvalid);
+    assert!(set(InstanceId::new(bench.ids.ulid()), "redirect").await.is_err());
+    let request =
+        ListAuditRequest { instance_id: bench.instance().to_string(), ..ListAuditRequest::default() };
+    let entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].r#type, "instance.blobs_redirected");
+    assert_eq!(entries[0].principal, "system:admin");
 }

@@ -5,8 +5,8 @@ mod statements;
 mod suite;
 
 use berth_access::{Grant, GrantScope};
-use berth_database::{Database, Row, args};
-use berth_model::{EventId, GrantId, InstanceId, Role, UserId};
+use berth_database::{Database, Row, Transaction, args};
+use berth_model::{BlobDelivery, EventId, GrantId, InstanceId, Role, UserId};
 use berth_service::Timestamp;
 use statements as sql;
 
@@ -33,6 +33,7 @@ pub(crate) struct StoredInstance {
     pub(crate) id: InstanceId,
     pub(crate) name: String,
     pub(crate) default: bool,
+    pub(crate) blob_delivery: BlobDelivery,
 }
 
 /// What gateways have to know, as of a revision.
@@ -108,6 +109,23 @@ fn scope_columns(scope: GrantScope) -> (&'static str, String) {
     }
 }
 
+/// Records an entry, unless it is there; how many are new.
+async fn add_audit(tx: &mut Transaction, row: AuditRow, now: Timestamp) -> Result<u64, Error> {
+    let values = args![
+        row.event_id.to_string(),
+        row.instance.to_string(),
+        row.kind,
+        row.principal,
+        row.repository_id,
+        row.repository,
+        row.digest,
+        row.tag,
+        row.occurred_at,
+        now,
+    ];
+    Ok(tx.execute(&sql::INSERT_AUDIT, values).await?)
+}
+
 impl Store {
     pub(crate) fn new(database: Database) -> Self {
         Self { database }
@@ -168,9 +186,39 @@ impl Store {
         }
         let mut instances = Vec::new();
         for row in self.database.read_all(&sql::LIST_INSTANCES, args![]).await? {
-            instances.push(StoredInstance { id: id(&row, 0)?, name: row.get(1)?, default: row.get(2)? });
+            let blob_delivery = row.get::<String>(3)?.parse();
+            instances.push(StoredInstance {
+                id: id(&row, 0)?,
+                name: row.get(1)?,
+                default: row.get(2)?,
+                blob_delivery: blob_delivery.map_err(|_| Error::Inconsistent("an unknown blob delivery"))?,
+            });
         }
         Ok(StoredSettings { revision, issuer, keys, instances })
+    }
+
+    /// Says how an instance's blobs reach clients, and records `entry` in the audit. False: it was so already.
+    pub(crate) async fn set_blob_delivery(
+        &self,
+        instance: InstanceId,
+        delivery: BlobDelivery,
+        entry: AuditRow,
+    ) -> Result<bool, Error> {
+        self.database
+            .write("set_blob_delivery", move |tx| {
+                let entry = entry.clone();
+                Box::pin(async move {
+                    let args = args![instance.to_string(), delivery.as_str()];
+                    if tx.execute(&sql::SET_BLOB_DELIVERY, args).await? == 0 {
+                        return Ok(false);
+                    }
+                    let now = tx.now();
+                    add_audit(tx, AuditRow { occurred_at: now.0, ..entry }, now).await?;
+                    tx.execute(&sql::BUMP_SETTINGS, args![]).await?;
+                    Ok::<_, Error>(true)
+                })
+            })
+            .await
     }
 
     /// Makes a person; `None` when the name is taken.
@@ -340,19 +388,7 @@ impl Store {
                     let now = tx.now();
                     let mut new = 0;
                     for row in rows {
-                        let values = args![
-                            row.event_id.to_string(),
-                            row.instance.to_string(),
-                            row.kind,
-                            row.principal,
-                            row.repository_id,
-                            row.repository,
-                            row.digest,
-                            row.tag,
-                            row.occurred_at,
-                            now,
-                        ];
-                        new += tx.execute(&sql::INSERT_AUDIT, values).await?;
+                        new += add_audit(tx, row, now).await?;
                     }
                     berth_service::crash::point("audit.before_commit");
                     Ok::<_, Error>(new)

@@ -16,7 +16,9 @@ berth_database::statements! {
         ON CONFLICT DO NOTHING";
     pub(crate) DEFAULT_INSTANCE = "SELECT id FROM instances WHERE is_default";
     /// Bounded by the number of tenants of a deployment; read when the settings' revision changes.
-    pub(crate) LIST_INSTANCES = "SELECT id, name, is_default FROM instances ORDER BY id";
+    pub(crate) LIST_INSTANCES = "SELECT id, name, is_default, blob_delivery FROM instances ORDER BY id";
+    /// Nothing where it is so already.
+    pub(crate) SET_BLOB_DELIVERY = "UPDATE instances SET blob_delivery = $2 WHERE id = $1 AND blob_delivery <> $2";
 
     pub(crate) INSERT_KEY = "INSERT INTO token_keys (id, private_key, public_jwk, created_at, activated_at) \
         VALUES ($1, $2, $3, $4, $5)";

@@ -86,6 +86,7 @@ on_both!(
     grants_change_their_revision,
     refresh_tokens_expire_and_do_not_pile_up,
     an_event_is_recorded_once,
+    blob_delivery_changes_the_revision_and_is_audited,
 );
 
 async fn every_statement_is_understood(bench: Bench) {
@@ -186,4 +187,21 @@ async fn an_event_is_recorded_once(bench: Bench) {
     assert_eq!(rest, events[8..]);
     let other = InstanceId::new(bench.ids.ulid());
     assert!(bench.store.audit(other, None, 100).await.unwrap().is_empty());
+}
+
+async fn blob_delivery_changes_the_revision_and_is_audited(bench: Bench) {
+    let instance = bench.store.bootstrap(bench.seed()).await.unwrap();
+    let delivery = async || bench.store.settings().await.unwrap().instances[0].blob_delivery;
+    assert_eq!(delivery().await, BlobDelivery::Stream, "what an instance begins with");
+    let revision = bench.store.revision().await.unwrap().0;
+    let set = |delivery| bench.store.set_blob_delivery(instance, delivery, bench.event(instance));
+    assert!(!set(BlobDelivery::Stream).await.unwrap());
+    assert!(set(BlobDelivery::Redirect).await.unwrap());
+    assert!(!set(BlobDelivery::Redirect).await.unwrap());
+    assert_eq!(delivery().await, BlobDelivery::Redirect);
+    assert_eq!(bench.store.revision().await.unwrap().0, revision + 1);
+    assert_eq!(bench.store.audit(instance, None, 10).await.unwrap().len(), 1);
+    let other = InstanceId::new(bench.ids.ulid());
+    let set = bench.store.set_blob_delivery(other, BlobDelivery::Redirect, bench.event(other)).await;
+    assert!(!set.unwrap());
 }
