@@ -129,10 +129,7 @@ impl BlobStore for Grpc {
         };
         let range = ByteRange { offset: request.offset, length: request.length };
         let reader = self.blobs.open(&object, Some(range)).await.map_err(refuse)?;
-        let Some(steps) = reader.into_stream() else {
-            return Err(invalid("this store hands out links, not bytes"));
-        };
-        let frames = steps.flat_map(|step| {
+        let frames = reader.into_stream().flat_map(|step| {
             let frames = match step {
                 Ok(mut bytes) => {
                     let mut frames = Vec::with_capacity(bytes.len().div_ceil(STEP_BYTES));

@@ -1,5 +1,5 @@
-//! Reading an object: a file of this machine, a link for the client, or a stream from elsewhere. Each ends after exactly
-//! the promised bytes, or in an error.
+//! Reading an object: a file of this machine, or a stream from elsewhere. Each ends after exactly the promised bytes, or
+//! in an error.
 
 use std::{
     fmt,
@@ -32,8 +32,6 @@ pub enum BlobReader {
         /// Bytes to read.
         length: u64,
     },
-    /// A URL from which the client may read for a short time.
-    Redirect(String),
     /// A stream, and its length in bytes.
     Stream(BoxStream<'static, Result<Bytes, BlobsError>>, u64),
 }
@@ -44,41 +42,38 @@ impl fmt::Debug for BlobReader {
             Self::File { offset, length, .. } => {
                 f.debug_struct("File").field("offset", offset).field("length", length).finish_non_exhaustive()
             }
-            // The URL opens the object for whoever has it: it stays out of logs.
-            Self::Redirect(_) => f.write_str("Redirect"),
             Self::Stream(_, length) => f.debug_tuple("Stream").field(length).finish(),
         }
     }
 }
 
 impl BlobReader {
-    /// Bytes that will come; `None` where the client is sent elsewhere.
-    pub fn length(&self) -> Option<u64> {
+    /// Bytes that will come.
+    pub fn length(&self) -> u64 {
         match self {
-            Self::File { length, .. } | Self::Stream(_, length) => Some(*length),
-            Self::Redirect(_) => None,
+            Self::File { length, .. } | Self::Stream(_, length) => *length,
         }
     }
 
     /// The bytes, in steps of at most [`STEP_BYTES`] from a file. Yields exactly the promised length, else ends in an
-    /// error; `None` for a redirect, which has no bytes here.
-    pub fn into_stream(self) -> Option<BoxStream<'static, Result<Bytes, BlobsError>>> {
+    /// error.
+    pub fn into_stream(self) -> BoxStream<'static, Result<Bytes, BlobsError>> {
         match self {
-            Self::File { file, offset, length } => Some(read_file(file, offset, length)),
-            Self::Stream(stream, length) => Some(exactly(stream, length)),
-            Self::Redirect(_) => None,
+            Self::File { file, offset, length } => read_file(file, offset, length),
+            Self::Stream(stream, length) => exactly(stream, length),
         }
     }
 
     /// All bytes at once, for objects that are known to be small.
     ///
     /// # Errors
-    /// [`BlobsError::Invalid`] above `limit` bytes and for redirects.
+    /// [`BlobsError::Invalid`] above `limit` bytes.
     pub async fn into_bytes(self, limit: u64) -> Result<Bytes, BlobsError> {
-        let length = self.length().filter(|length| *length <= limit);
-        let (Some(length), Some(mut stream)) = (length, self.into_stream()) else {
+        let length = self.length();
+        if length > limit {
             return Err(BlobsError::Invalid("not small enough to be read at once"));
-        };
+        }
+        let mut stream = self.into_stream();
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
         while let Some(step) = stream.next().await {
             bytes.extend_from_slice(&step?);

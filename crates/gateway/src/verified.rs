@@ -51,16 +51,15 @@ impl Whole {
         }
     }
 
-    /// The bytes of a whole blob. Those that do not have its digest end in an error before the last of them. None for a
-    /// redirect, which has no bytes here.
-    pub(crate) fn read(&self, subject: Subject, reader: BlobReader) -> Option<Steps> {
+    /// The bytes of a whole blob. Those that do not have its digest end in an error before the last of them.
+    pub(crate) fn read(&self, subject: Subject, reader: BlobReader) -> Steps {
         let is_file = matches!(reader, BlobReader::File { .. });
-        let steps = reader.into_stream()?;
+        let steps = reader.into_stream();
         if is_file && self.trusted.contains_key(subject.object.key.as_str()) {
-            return Some(steps);
+            return steps;
         }
         let known = self.clone();
-        Some(verified(steps, subject.digest, move |outcome| match outcome {
+        verified(steps, subject.digest, move |outcome| match outcome {
             Ok(()) if is_file => known.trusted.insert(subject.object.key.to_string(), ()),
             Ok(()) => {}
             Err(found) => {
@@ -68,7 +67,7 @@ impl Whole {
                 tracing::error!(%found, digest = %subject.digest, key, "a blob's bytes have another digest");
                 known.suspect(subject);
             }
-        }))
+        })
     }
 
     /// Looks at an object a second time, and takes its blob out of service when it is damaged. The answer that was under

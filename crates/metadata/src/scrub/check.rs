@@ -118,33 +118,18 @@ impl Scrubber {
             Ok(reader) => reader,
             Err(error) => return verdict(object, error),
         };
-        let found = match reader.into_stream() {
-            Some(mut stream) => {
-                let mut hasher = Hasher::new(digest.algorithm());
-                while let Some(step) = stream.next().await {
-                    match step {
-                        Ok(bytes) => {
-                            hasher.update(&bytes);
-                            self.tend(pass, bytes.len() as u64).await?;
-                        }
-                        Err(error) => return verdict(object, error),
-                    }
+        let mut steps = reader.into_stream();
+        let mut hasher = Hasher::new(digest.algorithm());
+        while let Some(step) = steps.next().await {
+            match step {
+                Ok(bytes) => {
+                    hasher.update(&bytes);
+                    self.tend(pass, bytes.len() as u64).await?;
                 }
-                hasher.finish()
+                Err(error) => return verdict(object, error),
             }
-            // A store that hands out links for clients reads for us itself.
-            None => {
-                let ObjectRef { store_id, key, size, .. } = object;
-                match self.blobs.rehash(store_id, key, *size, digest.algorithm()).await {
-                    Ok(found) => {
-                        self.tend(pass, *size).await?;
-                        found
-                    }
-                    Err(error) => return verdict(object, error),
-                }
-            }
-        };
-        Ok((found != *digest).then_some(Kind::WrongDigest))
+        }
+        Ok((hasher.finish() != *digest).then_some(Kind::WrongDigest))
     }
 
     async fn manifests(&mut self, pass: &Pass, progress: &mut Progress) -> Step<bool> {
