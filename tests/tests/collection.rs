@@ -25,7 +25,9 @@ const APART: Setting = Setting::new(Layout::RolesApart, Engine::Postgres);
 
 /// A deployment that waits for nothing but the floor.
 async fn hasty(setting: Setting) -> Deployment {
-    Deployment::builder(setting).collecting_at_once().start().await.unwrap()
+    let builder = Deployment::builder(setting).collecting_at_once();
+    // What an upload put aside goes no sooner than a call of its own may still come.
+    builder.with_env("BERTH__METADATA__LONGEST_OPERATION_SECONDS", "5").start().await.unwrap()
 }
 
 /// Waits until the blob folder holds exactly so many objects, for as long as their number changes: after a long run, there
@@ -182,6 +184,11 @@ async fn what_goes_and_what_stays_in_one_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_goes_and_what_stays_with_roles_apart() {
     what_goes_and_what_stays(APART).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_and_what_stays_on_a_bucket() {
+    what_goes_and_what_stays(Setting::EMBEDDED.on_bucket()).await;
 }
 
 // --- T20 -------------------------------------------------------------------------------------------------------------
@@ -452,6 +459,17 @@ async fn t20_collection_beside_clients_with_roles_apart() {
 #[ignore = "half an hour; the long tier"]
 async fn long_t20_collection_beside_clients_in_one_process() {
     t20(Setting::EMBEDDED, Duration::from_secs(1800), 10_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t20_collection_beside_clients_on_a_bucket() {
+    t20(APART.on_bucket(), Duration::from_secs(120), 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "half an hour; the long tier"]
+async fn long_t20_collection_beside_clients_on_a_bucket() {
+    t20(APART.on_bucket(), Duration::from_secs(1800), 10_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

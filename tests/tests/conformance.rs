@@ -75,4 +75,6 @@ settings! {
     roles_apart_on_sqlite: Setting::new(Layout::RolesApart, Engine::Sqlite);
     roles_apart_on_postgres: Setting::new(Layout::RolesApart, Engine::Postgres);
     two_gateways_on_postgres: Setting::new(Layout::RolesApart, Engine::Postgres).with_gateways(2);
+    one_process_on_a_bucket: Setting::EMBEDDED.on_bucket();
+    roles_apart_on_a_bucket: Setting::new(Layout::RolesApart, Engine::Postgres).on_bucket();
 }

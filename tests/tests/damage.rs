@@ -82,3 +82,13 @@ async fn damaged_bytes_are_never_served_whole_in_one_process() {
 async fn damaged_bytes_are_never_served_whole_with_roles_apart() {
     damage(Setting::new(Layout::RolesApart, Engine::Postgres)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_bytes_are_never_served_whole_from_a_bucket_in_one_process() {
+    damage(Setting::EMBEDDED.on_bucket()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_bytes_are_never_served_whole_from_a_bucket_with_roles_apart() {
+    damage(Setting::new(Layout::RolesApart, Engine::Postgres).on_bucket()).await;
+}

@@ -114,8 +114,8 @@ async fn docker_pulls_from_the_object_storage_that_it_is_sent_to() {
     let storage = ObjectStorage::start();
     // Another name than the registry's: Go sends a token along to another port of the same host.
     let public = format!("http://localhost:{}", storage.address().port());
-    let builder = Deployment::builder(Setting::EMBEDDED)
-        .with_env("BERTH__BLOB_STORE__S3__PUBLIC_ENDPOINT", public);
+    let builder =
+        Deployment::builder(Setting::EMBEDDED).with_env("BERTH__BLOB_STORE__S3__PUBLIC_ENDPOINT", public);
     let deployment = storage.holds_blobs_of(builder).start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let docker = Docker::start(folder.path()).await;

@@ -2,45 +2,15 @@
 //! nothing behind.
 #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
-use berth_testkit::{
-    Content, Deployment, Engine, Layout, ObjectStorage, Setting, eventually,
-    object_storage::{ACCESS_KEY, BUCKET, Fault, SECRET_KEY},
-};
+use berth_testkit::{Content, Deployment, Engine, Layout, Setting, eventually, object_storage::Fault};
 use bytes::Bytes;
 use futures::stream;
 use reqwest::{Body, Method};
 
-struct World {
-    storage: ObjectStorage,
-    deployment: Deployment,
-    _folder: tempfile::TempDir,
-}
-
-async fn world(setting: Setting, more: &[(&str, &str)]) -> World {
-    let storage = ObjectStorage::start();
-    let folder = tempfile::tempdir().unwrap();
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, SECRET_KEY).unwrap();
-    let mut builder = Deployment::builder(setting);
-    let url = storage.url();
-    for (key, value) in [
-        ("BUCKET", BUCKET),
-        ("ENDPOINT", &url),
-        ("PATH_STYLE", "true"),
-        ("ACCESS_KEY", ACCESS_KEY),
-        ("SECRET_KEY_FILE", secret.to_str().unwrap()),
-    ] {
-        builder = builder.with_env(format!("BERTH__BLOB_STORE__S3__{key}"), value);
-    }
-    for (key, value) in more {
-        builder = builder.with_env(*key, *value);
-    }
-    World { storage, deployment: builder.start().await.unwrap(), _folder: folder }
-}
-
 async fn every_way_to_push(setting: Setting) {
-    let world = world(setting, &[]).await;
-    let repository = world.deployment.client().repository("bucket/app");
+    let deployment = Deployment::builder(setting.on_bucket()).start().await.unwrap();
+    let storage = deployment.object_storage();
+    let repository = deployment.client().repository("bucket/app");
     let mut content = Content::seeded(5);
     for size in [0, 1000, 3_000_000, 20_000_000] {
         let two = content.layer(size);
@@ -68,8 +38,8 @@ async fn every_way_to_push(setting: Setting) {
     let image = content.image(3, 500_000);
     repository.push_image("v1", &image).await.unwrap();
     repository.pull_image("v1", &image).await.unwrap();
-    assert!(!world.deployment.folder().join("berth/blobs").exists(), "no folder is made");
-    assert_eq!(world.storage.parts_left(), 0);
+    assert!(!deployment.folder().join("berth/blobs").exists(), "no folder is made");
+    assert_eq!(storage.parts_left(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,8 +54,9 @@ async fn every_way_to_push_a_blob_gives_the_same_blob_with_roles_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_storage_is_away_nothing_is_promised_and_afterwards_it_goes_on() {
-    let world = world(Setting::EMBEDDED, &[]).await;
-    let repository = world.deployment.client().repository("bucket/away");
+    let deployment = Deployment::builder(Setting::EMBEDDED.on_bucket()).start().await.unwrap();
+    let storage = deployment.object_storage();
+    let repository = deployment.client().repository("bucket/away");
     let mut content = Content::seeded(6);
     let kept = content.layer(100_000);
     repository.push_blob_at_once(&kept).await.unwrap();
@@ -93,13 +64,13 @@ async fn while_the_storage_is_away_nothing_is_promised_and_afterwards_it_goes_on
     let upload = repository.start_upload().await.unwrap();
     let half = repository.patch(&upload, Some(0), blob.bytes.slice(..100_000)).await.unwrap();
     let upload = half.expect(202).unwrap().location().unwrap();
-    world.storage.set_away(true);
+    storage.set_away(true);
     let read = repository.get(&format!("/blobs/{}", kept.digest)).await.unwrap();
     assert_eq!(read.status, 503);
     assert!(read.header("retry-after").is_some());
     let refused = repository.finish(&upload, &blob.digest.to_string(), blob.bytes.slice(100_000..)).await;
     assert_eq!(refused.unwrap().status, 503);
-    world.storage.set_away(false);
+    storage.set_away(false);
     repository.pull_blob(&kept).await.unwrap();
     let done = repository.finish(&upload, &blob.digest.to_string(), blob.bytes.slice(100_000..)).await;
     done.unwrap().expect(201).unwrap();
@@ -108,29 +79,26 @@ async fn while_the_storage_is_away_nothing_is_promised_and_afterwards_it_goes_on
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_completion_without_an_answer_is_a_whole_blob_all_the_same() {
-    let world = world(Setting::EMBEDDED, &[]).await;
-    let repository = world.deployment.client().repository("bucket/ambiguous");
+    let deployment = Deployment::builder(Setting::EMBEDDED.on_bucket()).start().await.unwrap();
+    let storage = deployment.object_storage();
+    let repository = deployment.client().repository("bucket/ambiguous");
     let mut content = Content::seeded(7);
     for fault in [Fault::Status(500), Fault::CutAfter, Fault::StatusAfter(500)] {
-        world.storage.plan("POST", "uploadId=", fault, 1);
+        storage.plan("POST", "uploadId=", fault, 1);
         let blob = content.layer(18_000_000);
         repository.push_blob_at_once(&blob).await.unwrap();
         repository.pull_blob(&blob).await.unwrap();
-        assert!(world.storage.all_happened());
+        assert!(storage.all_happened());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_stays_but_what_a_row_names() {
-    let soon = [
-        ("BERTH__METADATA__REVIEW_FLOOR_SECONDS", "1"),
-        ("BERTH__METADATA__REVIEW_DELAY_SECONDS", "1"),
-        ("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1"),
-        ("BERTH__METADATA__LONGEST_OPERATION_SECONDS", "1"),
-        ("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1"),
-    ];
-    let world = world(Setting::EMBEDDED, &soon).await;
-    let repository = world.deployment.client().repository("bucket/clean");
+    let builder = Deployment::builder(Setting::EMBEDDED.on_bucket()).collecting_at_once();
+    let deployment =
+        builder.with_env("BERTH__METADATA__LONGEST_OPERATION_SECONDS", "1").start().await.unwrap();
+    let storage = deployment.object_storage();
+    let repository = deployment.client().repository("bucket/clean");
     let mut content = Content::seeded(8);
     let image = content.image(1, 1000);
     repository.push_image("v1", &image).await.unwrap();
@@ -139,14 +107,14 @@ async fn nothing_stays_but_what_a_row_names() {
     let upload = repository.start_upload().await.unwrap();
     let begun = repository.patch(&upload, Some(0), blob.bytes.slice(..20_000_000)).await.unwrap();
     let upload = begun.expect(202).unwrap().location().unwrap();
-    assert!(world.storage.parts_left() > 0);
+    assert!(storage.parts_left() > 0);
     repository.delete(&upload).await.unwrap().expect(204).unwrap();
     repository.push_blob_in_chunks(&content.layer(9_000_000), 1_000_000).await.unwrap();
     eventually("only the image's objects stay", || async {
-        let keys = world.storage.keys();
-        (world.storage.parts_left() == 0 && keys.len() == image.blobs().count()).then_some(())
+        let keys = storage.keys();
+        (storage.parts_left() == 0 && keys.len() == image.blobs().count()).then_some(())
     })
     .await
-    .unwrap_or_else(|error| panic!("{error}: {:?}", world.storage.keys()));
+    .unwrap_or_else(|error| panic!("{error}: {:?}", storage.keys()));
     repository.pull_image("v1", &image).await.unwrap();
 }

@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{ADMIN, Berth, Blob, Client, PASSWORD, Postgres, RoundRobin, Sql, janitor};
+use crate::{
+    ADMIN, Berth, Blob, Client, ObjectStorage, PASSWORD, Postgres, RoundRobin, Sql, janitor, object_storage,
+};
 
 /// How roles are spread over processes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -28,6 +30,17 @@ pub enum Engine {
     Postgres,
 }
 
+/// Where bytes are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Storage {
+    /// A folder.
+    Folder,
+    /// A bucket of an object storage in the test's process.
+    Bucket,
+    /// One that keeps the sizes of parts and not their bytes.
+    HollowBucket,
+}
+
 /// What a test runs against.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Setting {
@@ -37,15 +50,24 @@ pub struct Setting {
     pub engine: Engine,
     /// Gateway processes, where roles are apart; more than one stand behind a round robin.
     pub gateways: usize,
+    /// Bytes.
+    pub storage: Storage,
 }
 
 impl Setting {
     /// One process on SQLite: what `berth serve` is without any configuration.
-    pub const EMBEDDED: Self = Self { layout: Layout::OneProcess, engine: Engine::Sqlite, gateways: 1 };
+    pub const EMBEDDED: Self = Self::new(Layout::OneProcess, Engine::Sqlite);
 
     /// The other layouts and engines, with one gateway.
     pub const fn new(layout: Layout, engine: Engine) -> Self {
-        Self { layout, engine, gateways: 1 }
+        Self { layout, engine, gateways: 1, storage: Storage::Folder }
+    }
+
+    /// The same with its bytes in object storage.
+    #[must_use]
+    pub const fn on_bucket(mut self) -> Self {
+        self.storage = Storage::Bucket;
+        self
     }
 
     /// The same with that many gateways.
@@ -73,6 +95,7 @@ pub struct Deployment {
     /// Gateways first.
     processes: Vec<Berth>,
     round_robin: Option<RoundRobin>,
+    object_storage: Option<ObjectStorage>,
 }
 
 impl Builder {
@@ -109,7 +132,17 @@ impl Builder {
             Engine::Sqlite => None,
             Engine::Postgres => Some(Postgres::shared().await.fresh_database().await?),
         };
-        let plan = Plan { folder: &folder, database: database.as_deref(), environment: &self.environment };
+        let object_storage = match self.setting.storage {
+            Storage::Folder => None,
+            Storage::Bucket => Some(ObjectStorage::start()),
+            Storage::HollowBucket => Some(ObjectStorage::hollow()),
+        };
+        let mut environment = match &object_storage {
+            Some(storage) => bucket_settings(storage, &folder)?,
+            None => Vec::new(),
+        };
+        environment.extend(self.environment);
+        let plan = Plan { folder: &folder, database: database.as_deref(), environment: &environment };
         let processes = match self.setting.layout {
             Layout::OneProcess => vec![plan.process("berth", &[], &[])?],
             Layout::RolesApart => plan.roles_apart(self.setting.gateways)?,
@@ -120,13 +153,28 @@ impl Builder {
         for process in &processes {
             process.wait_ready().await?;
         }
+        let setting = self.setting;
         let mut deployment =
-            Deployment { setting: self.setting, folder, database, processes, round_robin: None };
+            Deployment { setting, folder, database, processes, round_robin: None, object_storage };
         if self.setting.gateways > 1 {
             deployment.round_robin = Some(RoundRobin::start(deployment.gateway_addresses()));
         }
         Ok(deployment)
     }
+}
+
+/// Keys of the configuration by which blobs go to the bucket of `storage`.
+fn bucket_settings(storage: &ObjectStorage, folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    let secret = folder.join("bucket-secret");
+    std::fs::write(&secret, object_storage::SECRET_KEY)?;
+    let settings = [
+        ("BUCKET", object_storage::BUCKET.to_owned()),
+        ("ENDPOINT", storage.url()),
+        ("PATH_STYLE", "true".to_owned()),
+        ("ACCESS_KEY", object_storage::ACCESS_KEY.to_owned()),
+        ("SECRET_KEY_FILE", secret.display().to_string()),
+    ];
+    Ok(settings.map(|(key, value)| (format!("BERTH__BLOB_STORE__S3__{key}"), value)).into())
 }
 
 /// The files of a deployment that is being made.
@@ -254,10 +302,19 @@ impl Deployment {
         &self.folder
     }
 
-    /// The files of all objects in the blob folder.
+    /// The object storage that holds its bytes.
+    pub fn object_storage(&self) -> &ObjectStorage {
+        self.object_storage.as_ref().expect("a deployment with its bytes in object storage")
+    }
+
+    /// The files of all objects, in the blob folder or behind the bucket.
     pub fn objects(&self) -> Vec<PathBuf> {
+        let folder = match &self.object_storage {
+            Some(storage) => storage.file("i"),
+            None => self.folder.join(self.process("blob-store").name()).join("blobs/i"),
+        };
         let mut objects = Vec::new();
-        files_below(&self.folder.join(self.process("blob-store").name()).join("blobs/i"), &mut objects);
+        files_below(&folder, &mut objects);
         objects
     }
 
@@ -277,6 +334,11 @@ impl Deployment {
             round_robin.retarget(self.gateway_addresses());
         }
         Ok(())
+    }
+
+    /// The most memory that any process has had resident so far, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.processes.iter().filter_map(Berth::peak_resident_bytes).max().unwrap_or_default()
     }
 
     /// Resident memory of all processes in bytes.

@@ -21,7 +21,7 @@ mod settings;
 
 pub use client::{Call, Client, Reply, Repository};
 pub use content::{Blob, Content, Image, Manifest, descriptor};
-pub use deployment::{Builder, Deployment, Engine, Layout, Setting};
+pub use deployment::{Builder, Deployment, Engine, Layout, Setting, Storage};
 pub use object_storage::ObjectStorage;
 pub use oracle::{Baseline, Verified};
 pub use postgres::{Postgres, Sql};

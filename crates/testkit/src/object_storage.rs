@@ -44,6 +44,8 @@ pub enum Fault {
     Truncate(u64),
     /// It waits before anything happens.
     Delay(Duration),
+    /// The answer's body comes at so many bytes a second.
+    Slow(u64),
 }
 
 /// Which requests a fault befalls: by method, and by what the path with its query contains.
@@ -75,6 +77,15 @@ struct Shared {
 impl ObjectStorage {
     /// Starts on a free port, with an empty bucket.
     pub fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// One that forgets the bytes of parts, and makes holes of the same size of them: for much that nobody reads.
+    pub fn hollow() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(hollow: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -82,7 +93,7 @@ impl ObjectStorage {
         listener.set_nonblocking(true).unwrap();
         let shared = Arc::new(Shared::default());
         let files = FileSystem::new(folder.path()).unwrap();
-        let store = Store { files, root: folder.path().to_owned(), uploads: Mutex::default() };
+        let store = Store { files, root: folder.path().to_owned(), uploads: Mutex::default(), hollow };
         let mut service = S3ServiceBuilder::new(store);
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = service.build();
@@ -131,6 +142,11 @@ impl ObjectStorage {
     pub fn plan(&self, method: &'static str, contains: &str, fault: Fault, times: usize) {
         let contains = contains.to_owned();
         self.shared.planned.lock().unwrap().push(Planned { method, contains, fault, times });
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn forget_plans(&self) {
+        self.shared.planned.lock().unwrap().clear();
     }
 
     /// Whether every planned fault has happened.
@@ -242,7 +258,11 @@ async fn answer(
         })
     };
     match fault {
-        Some(Fault::Status(status)) => return Ok(refuse(status)),
+        Some(Fault::Status(status)) => {
+            let mut body = Body::from(request.into_body());
+            while let Some(Ok(_)) = body.next().await {}
+            return Ok(refuse(status));
+        }
         Some(Fault::CutBefore) => anyhow::bail!("cut as planned"),
         Some(Fault::Delay(wait)) => tokio::time::sleep(wait).await,
         _ => {}
@@ -276,6 +296,23 @@ async fn answer(
             *response.body_mut() = Body::from(steps);
             Ok(response)
         }
+        Some(Fault::Slow(rate)) => {
+            const STEP: usize = 1024;
+            let body = std::mem::take(response.body_mut());
+            let pause = Duration::from_secs(1) * u32::try_from(STEP)? / u32::try_from(rate)?;
+            let steps = body.flat_map(move |step| {
+                let bytes: Bytes = step.unwrap_or_default();
+                let pieces = (0..bytes.len().div_ceil(STEP))
+                    .map(move |number| bytes.slice(number * STEP..bytes.len().min((number + 1) * STEP)));
+                futures::stream::iter(pieces).then(move |piece| async move {
+                    tokio::time::sleep(pause).await;
+                    Ok::<_, std::io::Error>(piece)
+                })
+            });
+            let steps = s3s::stream::DynByteStream::from(dto::StreamingBlob::wrap(steps));
+            *response.body_mut() = Body::from(steps);
+            Ok(response)
+        }
         _ => Ok(response),
     }
 }
@@ -286,6 +323,8 @@ struct Store {
     root: PathBuf,
     /// The entity tags of the parts of each upload that is not finished.
     uploads: Mutex<HashMap<String, HashMap<i32, String>>>,
+    /// The bytes of parts are counted and forgotten; objects made of them are holes.
+    hollow: bool,
 }
 
 impl Store {
@@ -294,6 +333,18 @@ impl Store {
             true => Ok(()),
             false => Err(s3_error!(NoSuchUpload)),
         }
+    }
+
+    async fn count_part(&self, part: &mut dto::UploadPartInput) -> Answer<dto::UploadPartOutput> {
+        let mut length = 0;
+        while let Some(step) = part.body.as_mut().ok_or_else(|| s3_error!(IncompleteBody))?.next().await {
+            length += step.map_err(|_| s3_error!(IncompleteBody))?.len() as u64;
+        }
+        let name = format!(".upload_id-{}.part-{}", part.upload_id, part.part_number);
+        let made = std::fs::File::create(self.root.join(name)).and_then(|file| file.set_len(length));
+        made.map_err(|_| s3_error!(InternalError))?;
+        let e_tag = Some(dto::ETag::Strong(format!("{length:032x}")));
+        Ok(S3Response::new(dto::UploadPartOutput { e_tag, ..Default::default() }))
     }
 
     /// The library takes consecutive numbers only; the service takes any that ascend.
@@ -368,10 +419,13 @@ impl S3 for Store {
         Ok(answer)
     }
 
-    async fn upload_part(&self, req: S3Request<dto::UploadPartInput>) -> Answer<dto::UploadPartOutput> {
+    async fn upload_part(&self, mut req: S3Request<dto::UploadPartInput>) -> Answer<dto::UploadPartOutput> {
         let (id, number) = (req.input.upload_id.clone(), req.input.part_number);
         self.check_upload(&id)?;
-        let answer = self.files.upload_part(req).await?;
+        let answer = match self.hollow {
+            true => self.count_part(&mut req.input).await?,
+            false => self.files.upload_part(req).await?,
+        };
         let tag = answer.output.e_tag.as_ref().map(|tag| tag.value().to_owned()).unwrap_or_default();
         if let Some(parts) = self.uploads.lock().unwrap().get_mut(&id) {
             parts.insert(number, tag);

@@ -81,6 +81,10 @@ where
 {
     let code = error.code().unwrap_or_default().to_owned();
     match (status(error), code.as_str()) {
+        // Each service has its own word for it; a quota is room as well.
+        (Some(507), _) | (_, "InsufficientStorage" | "XMinioStorageFull" | "QuotaExceeded") => {
+            BlobsError::Full
+        }
         (Some(404), "NoSuchKey" | "NotFound" | "") => BlobsError::NotFound,
         (Some(400 | 409 | 412 | 416), _) => {
             let message = error.message().unwrap_or_default();
@@ -187,7 +191,7 @@ impl Client {
             .set_ssekms_key_id(self.kms_key.clone())
             .content_type("application/octet-stream")
             .metadata(MARK, mark)
-            .body(ByteStream::from(body))
+            .body(super::body::of(body))
             .customize()
             .config_override(patience(length))
             .send()
@@ -305,7 +309,7 @@ impl Client {
             .key(self.name(&multipart.key))
             .upload_id(&multipart.id)
             .part_number(i32::try_from(number).unwrap_or(i32::MAX))
-            .body(ByteStream::from(body))
+            .body(super::body::of(body))
             .customize()
             .config_override(patience(length))
             .send()

@@ -39,8 +39,8 @@ pub struct Config {
     /// The size of the first parts in MiB, at least 5. Unless parts have to be equal they grow, so that an object can
     /// have more than 10,000 times as much. What is not larger is written in one piece.
     pub part_size_mib: u32,
-    /// The memory for parts on their way, of all uploads together, in MiB. Parts grow to half of it at most: 128 MiB
-    /// allow objects of some 500 GiB.
+    /// The memory for parts on their way, of all uploads together, in MiB. Parts grow to half of it at most: 64 MiB
+    /// allow objects of some 280 GiB.
     pub upload_memory_mib: u32,
     /// Encryption by the service: `AES256`, or `aws:kms`.
     pub server_side_encryption: Option<String>,
@@ -66,7 +66,7 @@ impl Default for Config {
             conditional_writes: true,
             equal_parts: false,
             part_size_mib: 8,
-            upload_memory_mib: 128,
+            upload_memory_mib: 64,
             server_side_encryption: None,
             kms_key: None,
         }
@@ -124,9 +124,9 @@ mod tests {
         assert_eq!(sizes.of(1), 8 << 20);
         assert_eq!(sizes.of(800), 8 << 20);
         assert_eq!(sizes.of(801), 16 << 20);
-        assert_eq!(sizes.of(MAX_PARTS), 64 << 20);
+        assert_eq!(sizes.of(MAX_PARTS), 32 << 20);
         let total = |sizes: Sizes| (1..=MAX_PARTS).map(|number| sizes.of(number)).sum::<u64>();
-        assert!(total(sizes) > 480 << 30);
+        assert!(total(sizes) > 280 << 30);
         let large = Sizes::new(&Config { upload_memory_mib: 2048, ..Config::default() });
         assert!(total(large) > 5 << 40);
         let equal = Sizes::new(&Config { equal_parts: true, part_size_mib: 1, ..Config::default() });

@@ -5,6 +5,8 @@
 //! A blob that fits one part is one PUT. A larger one is a multipart upload, recorded before its first part. Whatever is
 //! too short for a part when a request ends waits as an object of its own and is read back once.
 
+mod body;
+mod buffer;
 mod client;
 mod config;
 mod credentials;
@@ -21,12 +23,13 @@ use berth_blobs::{
 };
 use berth_oci::{Algorithm, ByteRange, Digest, Hasher};
 use berth_service::Tasks;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::{
+    buffer::Buffer,
     client::Client,
     config::Sizes,
     credentials::Credentials,
@@ -110,10 +113,10 @@ impl Inner {
         }
     }
 
-    /// Reads tails back, in their order.
-    async fn read_tails(&self, tails: &[Piece]) -> Result<BytesMut, BlobsError> {
+    /// Reads tails back, in their order, and puts what came after them behind.
+    async fn read_tails(&self, tails: &[Piece], behind: Bytes) -> Result<Bytes, BlobsError> {
         let size: u64 = tails.iter().map(|piece| piece.size).sum();
-        let mut bytes = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
+        let mut bytes = Buffer::with_capacity(usize::try_from(size).unwrap_or_default() + behind.len())?;
         let mut reads = Vec::with_capacity(tails.len());
         for piece in tails {
             let Place::Tail { key } = &piece.place else {
@@ -124,14 +127,15 @@ impl Inner {
         let mut reads = stream::iter(reads).buffered(TAILS_AT_ONCE);
         while let Some(steps) = reads.next().await {
             for step in steps? {
-                bytes.extend_from_slice(&step);
+                bytes.extend(&step)?;
             }
         }
-        if bytes.len() as u64 == size {
-            Ok(bytes)
-        } else {
-            Err(BlobsError::Short { expected: size, found: bytes.len() as u64 })
+        let found = bytes.as_slice().len() as u64;
+        if found != size {
+            return Err(BlobsError::Short { expected: size, found });
         }
+        bytes.extend(&behind)?;
+        Ok(bytes.take())
     }
 
     /// Puts the parts together, until a look at the object says that it is there and whole.

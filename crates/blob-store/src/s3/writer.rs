@@ -9,10 +9,10 @@ use berth_blobs::{
     WriteOpen, Written,
 };
 use berth_oci::Hasher;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
 
-use super::{Inner, config::MAX_PARTS};
+use super::{Inner, buffer::Buffer, config::MAX_PARTS};
 
 /// Bytes that are hashed between two points where the task may yield.
 const HASH_STEP: usize = 256 * 1024;
@@ -56,7 +56,7 @@ pub(super) struct S3Writer {
     /// Bytes in parts, sent or on their way. What comes behind is in tails and in the buffer.
     parts_end: u64,
     buffer_start: u64,
-    buffer: BytesMut,
+    buffer: Buffer,
     room: Option<OwnedSemaphorePermit>,
     sending: Option<Sending>,
     durable: u64,
@@ -95,7 +95,7 @@ impl S3Writer {
             waiting: Bytes::new(),
             parts_end,
             buffer_start: open.offset,
-            buffer: BytesMut::new(),
+            buffer: Buffer::default(),
             room: None,
             sending: None,
             durable: open.offset,
@@ -129,6 +129,9 @@ impl S3Writer {
             let known = self.end.map(|end| end.saturating_sub(self.parts_end)).filter(|left| *left > 0);
             let whole = known.map_or(self.part_size(), |left| left.min(self.part_size()));
             self.room = Some(self.store.reserve(whole).await?);
+            if self.buffer.as_slice().is_empty() {
+                self.buffer = Buffer::with_capacity(usize::try_from(whole).unwrap_or_default())?;
+            }
         }
         Ok(())
     }
@@ -154,7 +157,7 @@ impl S3Writer {
             let left = usize::try_from(boundary - self.offset).unwrap_or(usize::MAX);
             let piece = self.waiting.split_to(self.waiting.len().min(HASH_STEP).min(left));
             self.hasher.update(&piece);
-            self.buffer.extend_from_slice(&piece);
+            self.buffer.extend(&piece)?;
             self.offset += piece.len() as u64;
             tokio::task::consume_budget().await;
         }
@@ -178,12 +181,12 @@ impl S3Writer {
 
     /// Everything behind the parts, in one piece.
     async fn gather(&mut self) -> Result<Bytes, BlobsError> {
+        // The buffer's memory goes with its bytes: a writer that waits for memory holds none.
+        let fresh = self.buffer.take();
         if self.tails_before_buffer().is_empty() {
-            return Ok(self.buffer.split().freeze());
+            return Ok(fresh);
         }
-        let mut bytes = self.store.read_tails(self.tails_before_buffer()).await?;
-        bytes.extend_from_slice(&self.buffer.split());
-        Ok(bytes.freeze())
+        self.store.read_tails(self.tails_before_buffer(), fresh).await
     }
 
     /// Sends everything behind the parts as the next one, once the one before has arrived.
@@ -250,7 +253,7 @@ impl S3Writer {
     /// Writes what is not durable as an object of its own.
     async fn put_aside(&mut self) -> Result<(), BlobsError> {
         let from = usize::try_from(self.durable - self.buffer_start).unwrap_or(usize::MAX);
-        let rest = Bytes::copy_from_slice(&self.buffer[from..]);
+        let rest = Bytes::copy_from_slice(&self.buffer.as_slice()[from..]);
         let key = self.key.tail(self.epoch, self.tails);
         let size = rest.len() as u64;
         self.store.client.put(&key, rest, &self.mark()).await?;
