@@ -8,9 +8,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{
-    ADMIN, Berth, Blob, Client, ObjectStorage, PASSWORD, Postgres, RoundRobin, Sql, janitor, object_storage,
-};
+use crate::{ADMIN, Berth, Blob, Client, ObjectStorage, PASSWORD, Postgres, RoundRobin, Sql, janitor};
 
 /// How roles are spread over processes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -137,10 +135,7 @@ impl Builder {
             Storage::Bucket => Some(ObjectStorage::start()),
             Storage::HollowBucket => Some(ObjectStorage::hollow()),
         };
-        let mut environment = match &object_storage {
-            Some(storage) => bucket_settings(storage, &folder)?,
-            None => Vec::new(),
-        };
+        let mut environment: Vec<_> = object_storage.iter().flat_map(ObjectStorage::settings).collect();
         environment.extend(self.environment);
         let plan = Plan { folder: &folder, database: database.as_deref(), environment: &environment };
         let processes = match self.setting.layout {
@@ -161,20 +156,6 @@ impl Builder {
         }
         Ok(deployment)
     }
-}
-
-/// Keys of the configuration by which blobs go to the bucket of `storage`.
-fn bucket_settings(storage: &ObjectStorage, folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
-    let secret = folder.join("bucket-secret");
-    std::fs::write(&secret, object_storage::SECRET_KEY)?;
-    let settings = [
-        ("BUCKET", object_storage::BUCKET.to_owned()),
-        ("ENDPOINT", storage.url()),
-        ("PATH_STYLE", "true".to_owned()),
-        ("ACCESS_KEY", object_storage::ACCESS_KEY.to_owned()),
-        ("SECRET_KEY_FILE", secret.display().to_string()),
-    ];
-    Ok(settings.map(|(key, value)| (format!("BERTH__BLOB_STORE__S3__{key}"), value)).into())
 }
 
 /// The files of a deployment that is being made.

@@ -116,9 +116,8 @@ impl ObjectStorage {
         self.address
     }
 
-    /// The same deployment with its blobs here.
-    #[must_use]
-    pub fn holds_blobs_of(&self, builder: Builder) -> Builder {
+    /// Keys of the environment by which a deployment keeps its blobs here.
+    pub fn settings(&self) -> [(String, String); 5] {
         let secret = self.folder.path().join(".secret");
         std::fs::write(&secret, SECRET_KEY).unwrap();
         let settings = [
@@ -128,9 +127,13 @@ impl ObjectStorage {
             ("ACCESS_KEY", ACCESS_KEY.to_owned()),
             ("SECRET_KEY_FILE", secret.display().to_string()),
         ];
-        settings.into_iter().fold(builder, |builder, (key, value)| {
-            builder.with_env(format!("BERTH__BLOB_STORE__S3__{key}"), value)
-        })
+        settings.map(|(key, value)| (format!("BERTH__BLOB_STORE__S3__{key}"), value))
+    }
+
+    /// The same deployment with its blobs here.
+    #[must_use]
+    pub fn holds_blobs_of(&self, builder: Builder) -> Builder {
+        self.settings().into_iter().fold(builder, |builder, (key, value)| builder.with_env(key, value))
     }
 
     /// The file of an object.

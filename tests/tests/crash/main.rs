@@ -79,8 +79,7 @@ fn of_a_push() -> impl Iterator<Item = &'static str> + Clone {
     POINTS.iter().copied().filter(others)
 }
 
-/// Deaths of pushes to object storage, at the points of that first. In one process, whose leases end with it: what a dead
-/// gateway was finishing may be taken over a minute later otherwise.
+/// Deaths of pushes to object storage, at the points of that first.
 fn on_bucket(runs: usize, random: &mut Content) -> Plan {
     let mut points = shuffled(OF_A_BUCKET, random);
     points.extend(shuffled(of_a_push().filter(|point| !point.starts_with("object.")), random));

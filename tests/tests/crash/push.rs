@@ -18,6 +18,9 @@ const BIG_BYTES: usize = 65 << 20;
 const ANNOUNCED: usize = 1_300_000;
 const LONGER: usize = 1_400_000;
 
+/// The longest that a lease of a dead process may last, and some seconds.
+const LEASE: Duration = Duration::from_secs(75);
+
 /// Where content lies that is mounted; it is never the repository that is pushed to.
 const SOURCE: &str = "crash/source";
 
@@ -368,7 +371,12 @@ impl Push {
         if bytes < size {
             self.patch(repository, size).await?;
         }
-        self.finish(repository).await?;
+        // What somebody was finishing may be taken over when the lease has ended, a minute after the death.
+        let began = std::time::Instant::now();
+        while let Err(error) = self.finish(repository).await {
+            ensure!(error.to_string().contains("status 409") && began.elapsed() < LEASE, error);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         repository.pull_blob(&blob).await
     }
 
