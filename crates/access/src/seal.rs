@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use async_trait::async_trait;
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     digest::{SHA256, digest},
@@ -49,6 +50,38 @@ pub enum SealError {
     /// A fault of the server.
     #[error("the cryptographic library failed")]
     Crypto,
+}
+
+/// What seals the secrets from which others hang: the root key's file, or a service that keeps such a key and never
+/// hands it out.
+#[async_trait]
+pub trait Sealer: Send + Sync + fmt::Debug {
+    /// Seals a secret for one place: `purpose` says what it is and `id` whose; it opens nowhere else.
+    async fn seal_secret(&self, purpose: &str, id: &str, secret: &[u8]) -> Result<Vec<u8>, SealError>;
+
+    /// Opens what was sealed for the same place.
+    async fn open_secret(
+        &self,
+        purpose: &str,
+        id: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError>;
+}
+
+#[async_trait]
+impl Sealer for RootKey {
+    async fn seal_secret(&self, purpose: &str, id: &str, secret: &[u8]) -> Result<Vec<u8>, SealError> {
+        self.seal(purpose, id, secret)
+    }
+
+    async fn open_secret(
+        &self,
+        purpose: &str,
+        id: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        self.open(purpose, id, sealed)
+    }
 }
 
 /// The first byte of everything sealed.
@@ -168,7 +201,7 @@ impl RootKey {
 }
 
 /// The associated data: lengths keep ("ab", "c") and ("a", "bc") apart.
-fn place(purpose: &str, id: &str) -> Vec<u8> {
+pub(crate) fn place(purpose: &str, id: &str) -> Vec<u8> {
     let mut place = Vec::with_capacity(purpose.len() + id.len() + 17);
     place.push(FORMAT);
     for part in [purpose, id] {

@@ -78,6 +78,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         registry: &mut registry,
         subscribers: Vec::new(),
         blobs: None,
+        keys: None,
         tasks: tasks.clone(),
     };
     let service = berth_metadata::build(berth_metadata::Config::default(), deps);

@@ -8,8 +8,9 @@ use berth_model::{BlobDelivery, Role, Visibility};
 use berth_oci::RepositoryName;
 use berth_proto::{
     instance_manager::{
-        CreateGrantRequest, CreateUserRequest, Instance, ListAuditRequest, SetBlobDeliveryRequest,
-        WatchRequest, instance_manager_client::InstanceManagerClient,
+        CreateGrantRequest, CreateUserRequest, Instance, ListAuditRequest, RotateInstanceKeyRequest,
+        SetBlobDeliveryRequest, ShredInstanceKeysRequest, WatchRequest,
+        instance_keys_client::InstanceKeysClient, instance_manager_client::InstanceManagerClient,
     },
     metadata::{
         CollectNowRequest, CollectionStatusRequest, ScrubNowRequest, ScrubStatusRequest,
@@ -87,6 +88,21 @@ enum AdminCommand {
         #[command(subcommand)]
         command: CollectionCommand,
     },
+    /// Make a new key for what an instance stores; what the former one has sealed is sealed again by and by
+    RotateInstanceKey {
+        /// The instance's name
+        #[arg(long, default_value = "default")]
+        instance: String,
+    },
+    /// Destroy every key of an instance: its sealed blobs are lost for good
+    ShredInstanceKeys {
+        /// The instance's name
+        #[arg(long)]
+        instance: String,
+        /// Yes, destroy them
+        #[arg(long)]
+        yes: bool,
+    },
     /// Look at the comparison of rows and bytes, or begin one
     Scrub {
         #[command(subcommand)]
@@ -114,6 +130,7 @@ enum CollectionCommand {
 struct Registry {
     metadata: MetadataClient<Channel>,
     instance_manager: InstanceManagerClient<Channel>,
+    keys: InstanceKeysClient<Channel>,
     instance_id: String,
     instances: Vec<Instance>,
 }
@@ -128,6 +145,7 @@ impl Registry {
         let address = |peer: &str| if peer.is_empty() { local.clone() } else { peer.to_owned() };
         let metadata = Channel::remote("metadata", &address(&config.peers.metadata))?;
         let instance_manager = Channel::remote("instance-manager", &address(&config.peers.instance_manager))?;
+        let keys = InstanceKeysClient::new(instance_manager.clone());
         let mut instance_manager = InstanceManagerClient::new(instance_manager);
         let hint =
             || format!("no running registry answers at {local}; start it, or name its folder with --data");
@@ -138,7 +156,8 @@ impl Registry {
         let instance = instances.iter().find(|instance| instance.default);
         let instance = instance.ok_or_else(|| anyhow!("the registry has no default instance"))?;
         let instance_id = instance.id.clone();
-        Ok(Self { metadata: MetadataClient::new(metadata), instance_manager, instance_id, instances })
+        let metadata = MetadataClient::new(metadata);
+        Ok(Self { metadata, instance_manager, keys, instance_id, instances })
     }
 }
 
@@ -253,6 +272,21 @@ async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
                 "reclaimable_at": status.reclaimable_at,
             });
             terminal::line(&line.to_string());
+        }
+        AdminCommand::RotateInstanceKey { instance } => {
+            let request = RotateInstanceKeyRequest { instance: instance.clone() };
+            let made = registry.keys.rotate_instance_key(request).await.map_err(|status| said(&status))?;
+            terminal::line(&format!("the key of {instance} is {}", made.into_inner().key_id));
+        }
+        AdminCommand::ShredInstanceKeys { instance, yes } => {
+            if !yes {
+                bail!("this destroys what {instance} has stored sealed, for good; add --yes to do it");
+            }
+            let request = ShredInstanceKeysRequest { instance: instance.clone() };
+            let shredded =
+                registry.keys.shred_instance_keys(request).await.map_err(|status| said(&status))?;
+            let destroyed = shredded.into_inner().destroyed;
+            terminal::line(&format!("{destroyed} keys of {instance} were destroyed"));
         }
         AdminCommand::Scrub { command: ScrubCommand::Now } => {
             let asked = registry.metadata.scrub_now(ScrubNowRequest { unpaced: false }).await;

@@ -252,6 +252,10 @@ impl Config {
             "peers.instance_manager",
         )?;
         needs(Role::BlobStore, &[Role::Gateway], &self.peers.blob_store, "peers.blob_store")?;
+        if self.blob_store.encrypt {
+            let keys = &self.peers.instance_manager;
+            needs(Role::InstanceManager, &[Role::BlobStore], keys, "peers.instance_manager")?;
+        }
         self.grpc_address()?;
         self.public_address()?;
         self.admin_address()?;
@@ -348,6 +352,16 @@ mod tests {
     fn a_role_apart_needs_the_addresses_of_the_others() {
         let Err(Failure::Config(message)) = parse("roles = [\"gateway\"]\n") else { panic!("accepted") };
         assert!(message.contains("peers."), "{message}");
+    }
+
+    #[test]
+    fn a_store_that_seals_needs_the_keys() {
+        let alone = "roles = [\"blob-store\"]\n";
+        assert!(parse(alone).is_ok());
+        let Err(Failure::Config(message)) = parse(&format!("{alone}[blob_store]\nencrypt = true\n")) else {
+            panic!("accepted")
+        };
+        assert!(message.contains("peers.instance_manager"), "{message}");
     }
 
     #[test]

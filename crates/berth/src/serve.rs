@@ -119,6 +119,7 @@ struct Builder<'a> {
     metadata: Channel,
     instance_manager: Channel,
     audit: Channel,
+    keys: Channel,
     generated_password: bool,
 }
 
@@ -218,6 +219,7 @@ impl<'a> Builder<'a> {
         let metadata = channel(Role::Metadata, "metadata", &peers.metadata)?;
         let instance_manager = channel(Role::InstanceManager, "instance-manager", &peers.instance_manager)?;
         let audit = channel(Role::InstanceManager, "audit", &peers.instance_manager)?;
+        let keys = channel(Role::InstanceManager, "instance-keys", &peers.instance_manager)?;
         Ok(Self {
             config,
             roles,
@@ -233,6 +235,7 @@ impl<'a> Builder<'a> {
             metadata,
             instance_manager,
             audit,
+            keys,
             generated_password: false,
         })
     }
@@ -246,6 +249,7 @@ impl<'a> Builder<'a> {
         }
         let deps = berth_blob_store::Deps {
             data: &self.config.data,
+            keys: self.keys.clone(),
             tasks: self.back.clone(),
             registry: &mut self.registry,
         };
@@ -291,8 +295,10 @@ impl<'a> Builder<'a> {
         });
         self.instance_manager.fill(service.server.clone());
         self.audit.fill(service.subscriber.clone());
+        self.keys.fill(service.keys.clone());
         self.grpc.add_service(Guard::new("instance-manager", service.server));
         self.grpc.add_service(Guard::new("audit", service.subscriber));
+        self.grpc.add_service(Guard::new("instance-keys", service.keys));
         Ok(())
     }
 
@@ -310,6 +316,7 @@ impl<'a> Builder<'a> {
             registry: &mut self.registry,
             subscribers: vec![AUDIT_SUBSCRIBER.to_owned()],
             blobs,
+            keys: Some(self.keys.clone()),
             tasks: self.back.clone(),
         };
         let service = berth_metadata::build(self.config.metadata_settings(), deps);

@@ -4,8 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
+use berth_access::RootKey;
 use berth_blobs::Blobs;
-use berth_database::DataLock;
+use berth_database::{DataLock, Database};
 use berth_proto::metadata::{
     ScrubFinding, ScrubNowRequest, ScrubPass, ScrubStatusRequest, metadata_client::MetadataClient,
 };
@@ -73,9 +74,14 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
     let _lock = DataLock::acquire(&config.data).context("can't verify")?;
     let (work, ground) = (Tasks::new(), Tasks::new());
     let mut registry = Registry::default();
+    let keys = open_keys(config, &ground).await?;
     let blobs: Arc<dyn Blobs> = if config.roles().contains(&Role::BlobStore) {
-        let deps =
-            berth_blob_store::Deps { data: &config.data, tasks: work.clone(), registry: &mut registry };
+        let deps = berth_blob_store::Deps {
+            data: &config.data,
+            keys: keys.channel,
+            tasks: work.clone(),
+            registry: &mut registry,
+        };
         berth_blob_store::build(&config.blob_store, deps).await.context("can't open blob-store")?.blobs
     } else {
         let channel = Channel::remote("blob-store", &config.peers.blob_store)
@@ -90,6 +96,7 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
         clock,
         subscribers: Vec::new(),
         blobs: Some(blobs),
+        keys: None,
         tasks: work.clone(),
         registry: &mut registry,
     };
@@ -97,8 +104,33 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
     let outcome = watch(MetadataClient::new(Channel::local("metadata", server))).await;
     work.stop(Duration::from_secs(5)).await;
     database.close().await;
+    if let Some(database) = keys.database {
+        database.close().await;
+    }
     ground.stop(Duration::from_secs(5)).await;
     outcome
+}
+
+/// The keys that open what is sealed.
+struct OpenedKeys {
+    channel: Channel,
+    database: Option<Database>,
+}
+
+/// Opens the keys of instances where they are kept here, and asks for them elsewhere otherwise.
+async fn open_keys(config: &Config, ground: &Tasks) -> Result<OpenedKeys> {
+    let root_key = config.data.join("root.key");
+    if !config.roles().contains(&Role::InstanceManager) || !root_key.is_file() {
+        let channel = Channel::remote("instance-keys", &config.peers.instance_manager);
+        let channel = channel.unwrap_or_else(|_| Channel::slot("instance-keys"));
+        return Ok(OpenedKeys { channel, database: None });
+    }
+    let sealer = RootKey::open_file(&root_key).context("can't use the root sealing key")?;
+    let database = serve::instance_manager_database(config, ground).await?;
+    let clock: SharedClock = Arc::new(SystemClock);
+    let ids = Ids::random(Arc::clone(&clock));
+    let server = berth_instance_manager::build_keys(database.clone(), Arc::new(sealer), ids, clock);
+    Ok(OpenedKeys { channel: Channel::local("instance-keys", server), database: Some(database) })
 }
 
 /// Asks for a pass, prints what it finds, and waits for its end.

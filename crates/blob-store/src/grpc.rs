@@ -108,12 +108,17 @@ impl BlobStore for Grpc {
 
     async fn rehash(&self, request: Request<RehashRequest>) -> Result<Response<Self::RehashStream>, Status> {
         let request = request.into_inner();
-        let key = parse("key", &request.key).map_err(to_status)?;
+        let object = ObjectRef {
+            store_id: request.store_id,
+            key: parse("key", &request.key).map_err(to_status)?,
+            size: request.size,
+            format: request.format,
+            sealing: request.sealing.map(wire::sealing_from),
+        };
         let algorithm = parse("algorithm", &request.algorithm).map_err(to_status)?;
         let blobs = Arc::clone(&self.blobs);
         let answer = async move {
-            let digest =
-                blobs.rehash(&request.store_id, &key, request.size, algorithm).await.map_err(refuse)?;
+            let digest = blobs.rehash(&object, algorithm).await.map_err(refuse)?;
             Ok(RehashResponse { digest: digest.to_string() })
         };
         Ok(Response::new(stream::once(answer).boxed()))
@@ -126,6 +131,7 @@ impl BlobStore for Grpc {
             key: parse("key", &request.key).map_err(to_status)?,
             size: request.size,
             format: request.format,
+            sealing: request.sealing.map(wire::sealing_from),
         };
         let range = ByteRange { offset: request.offset, length: request.length };
         let reader = self.blobs.open(&object, Some(range)).await.map_err(refuse)?;
@@ -153,6 +159,8 @@ impl BlobStore for Grpc {
             key: parse("key", &request.key).map_err(to_status)?,
             size: request.size,
             format: request.format,
+            // What is sealed is never sent elsewhere.
+            sealing: None,
         };
         let url = self.blobs.presign(&object, request.now).await.map_err(refuse)?;
         Ok(Response::new(PresignResponse { url: url.map(|url| url.expose_secret().to_owned()) }))

@@ -7,6 +7,7 @@ mod grpc;
 mod metrics;
 mod remote;
 pub mod s3;
+mod sealed;
 mod stores;
 
 use std::{
@@ -15,10 +16,10 @@ use std::{
     time::Duration,
 };
 
-use berth_blobs::{Blobs, BlobsError, ObjectRef, WriteOpen};
+use berth_blobs::{Blobs, BlobsError, ObjectRef, PLAIN, WriteOpen};
 use berth_oci::{ByteRange, Hasher};
 use berth_proto::{MAX_MESSAGE_BYTES, blob_store::blob_store_server::BlobStoreServer};
-use berth_service::{Registry, Tasks};
+use berth_service::{Channel, Registry, Tasks};
 
 pub use error::Error;
 pub use filesystem::Filesystem;
@@ -26,6 +27,7 @@ pub use grpc::Grpc;
 pub use metrics::Metrics;
 pub use remote::RemoteBlobs;
 pub use s3::S3;
+pub use sealed::{Keys, RemoteKeys, Sealed};
 pub use stores::Stores;
 
 /// The store that a deployment has from the start.
@@ -35,17 +37,27 @@ pub const DEFAULT_STORE: &str = "default";
 const ROOM_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Settings of blob-store.
-#[derive(
-    Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The folder of the filesystem driver. One process at a time may use it; it has to be on a disk that honours
     /// `fsync`. Default: `blobs` in the data folder. With object storage it is only opened where it is named or there
     /// already, for blobs from before.
     pub root: Option<PathBuf>,
+    /// Whether blobs that are pushed from now on are sealed before they are stored, in the folder and in the bucket. What
+    /// is there already stays as it is, and both are served. It needs instance-manager, which keeps the keys.
+    pub encrypt: bool,
+    /// How many seconds a key of an instance is kept in memory: so long blobs are served while instance-manager is away,
+    /// and so long a key that was destroyed may still open something.
+    pub key_cache_seconds: u64,
     /// Object storage. Where a bucket is named, new blobs go there; processes with the metadata role have to know it too.
     pub s3: s3::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { root: None, encrypt: false, key_cache_seconds: 300, s3: s3::Config::default() }
+    }
 }
 
 /// What blob-store needs from the process around it.
@@ -53,6 +65,8 @@ pub struct Config {
 pub struct Deps<'a> {
     /// The data folder of the process, for the default root.
     pub data: &'a Path,
+    /// The keys of instances; may still be an empty slot.
+    pub keys: Channel,
     /// What runs beside requests.
     pub tasks: Tasks,
     /// Where its metrics are registered.
@@ -76,12 +90,15 @@ pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
     let metrics = Metrics::register(deps.registry);
     let named = config.root.clone();
     let root = named.clone().unwrap_or_else(|| deps.data.join("blobs"));
+    let kept = Duration::from_secs(config.key_cache_seconds);
+    let keys: Arc<dyn Keys> = Arc::new(RemoteKeys::new(deps.keys, kept));
+    let sealed = |store: Arc<dyn Blobs>| Arc::new(Sealed::new(store, Arc::clone(&keys), config.encrypt));
     let mut stores = Stores::default();
     let in_bucket = !config.s3.bucket.is_empty();
     if !in_bucket || named.is_some() || root.is_dir() {
         let files = Filesystem::open(root, DEFAULT_STORE, metrics.clone()).await?;
         watch_room(files.clone(), &deps.tasks);
-        stores.add(DEFAULT_STORE, Arc::new(files));
+        stores.add(DEFAULT_STORE, sealed(Arc::new(files)));
     }
     if in_bucket {
         let bucket = &config.s3;
@@ -89,7 +106,7 @@ pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
             let message = format!("its id can't be {DEFAULT_STORE:?}, which is the blob folder's");
             return Err(Error::ObjectStorage(message));
         }
-        stores.add(&bucket.id, Arc::new(S3::open(bucket, deps.tasks, metrics).await?));
+        stores.add(&bucket.id, sealed(Arc::new(S3::open(bucket, deps.tasks, metrics).await?)));
     }
     let blobs: Arc<dyn Blobs> = Arc::new(stores);
     let server = serve(Arc::clone(&blobs));
@@ -128,14 +145,25 @@ fn restore_hash(open: &WriteOpen) -> Result<Hasher, BlobsError> {
     }
 }
 
+/// A driver knows plain bytes alone.
+fn check_plain(object: &ObjectRef) -> Result<(), BlobsError> {
+    if object.format == PLAIN && object.sealing.is_none() {
+        return Ok(());
+    }
+    Err(BlobsError::Invalid("an object's format that this store does not know"))
+}
+
 /// The part of the object to read: exactly `range`, or all of it.
 fn resolve(object: &ObjectRef, range: Option<ByteRange>) -> Result<ByteRange, BlobsError> {
-    if object.format != 0 {
-        return Err(BlobsError::Invalid("an object's format that this store does not know"));
-    }
-    let range = range.unwrap_or(ByteRange { offset: 0, length: object.size });
+    check_plain(object)?;
+    checked_range(object.size, range)
+}
+
+/// A range of an object of this size: the one asked for, or all of it.
+fn checked_range(size: u64, range: Option<ByteRange>) -> Result<ByteRange, BlobsError> {
+    let range = range.unwrap_or(ByteRange { offset: 0, length: size });
     match range.offset.checked_add(range.length) {
-        Some(end) if end <= object.size => Ok(range),
+        Some(end) if end <= size => Ok(range),
         _ => Err(BlobsError::Invalid("a range outside the object")),
     }
 }

@@ -47,6 +47,8 @@ impl Metrics {
             BlobsError::NotFound => "not_found",
             BlobsError::Full => "full",
             BlobsError::Short { .. } => "short",
+            BlobsError::Damaged(_) => "damaged",
+            BlobsError::KeyGone => "key_gone",
             BlobsError::Invalid(_) => "invalid",
             BlobsError::Io { .. } | BlobsError::Remote(_) => "io",
             BlobsError::Unavailable(_) => "unavailable",

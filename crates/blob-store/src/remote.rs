@@ -99,18 +99,14 @@ impl Blobs for RemoteBlobs {
         Ok(())
     }
 
-    async fn rehash(
-        &self,
-        store_id: &str,
-        key: &ObjectKey,
-        size: u64,
-        algorithm: Algorithm,
-    ) -> Result<Digest, BlobsError> {
+    async fn rehash(&self, object: &ObjectRef, algorithm: Algorithm) -> Result<Digest, BlobsError> {
         let request = RehashRequest {
-            store_id: store_id.to_owned(),
-            key: key.to_string(),
-            size,
+            store_id: object.store_id.clone(),
+            key: object.key.to_string(),
+            size: object.size,
             algorithm: algorithm.to_string(),
+            format: object.format,
+            sealing: object.sealing.as_ref().map(wire::sealing_to),
         };
         let answers = self.client.clone().rehash(request).await.map_err(|status| failed(&status))?;
         let answer = answers.into_inner().message().await.map_err(|status| failed(&status))?;
@@ -126,6 +122,7 @@ impl Blobs for RemoteBlobs {
             format: object.format,
             offset: range.offset,
             length: range.length,
+            sealing: object.sealing.as_ref().map(wire::sealing_to),
         };
         let frames = self.client.clone().read(request).await.map_err(|status| failed(&status))?.into_inner();
         // Ends after the first error; the reader compares the length.

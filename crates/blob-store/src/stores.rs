@@ -34,14 +34,8 @@ impl Blobs for Stores {
         self.of(&open.store_id)?.write(open).await
     }
 
-    async fn rehash(
-        &self,
-        store_id: &str,
-        key: &ObjectKey,
-        size: u64,
-        algorithm: Algorithm,
-    ) -> Result<Digest, BlobsError> {
-        self.of(store_id)?.rehash(store_id, key, size, algorithm).await
+    async fn rehash(&self, object: &ObjectRef, algorithm: Algorithm) -> Result<Digest, BlobsError> {
+        self.of(&object.store_id)?.rehash(object, algorithm).await
     }
 
     async fn open(&self, object: &ObjectRef, range: Option<ByteRange>) -> Result<BlobReader, BlobsError> {

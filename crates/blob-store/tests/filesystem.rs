@@ -29,6 +29,7 @@ fn fresh(key: &ObjectKey, epoch: i64) -> WriteOpen {
         algorithm: Algorithm::Sha256,
         staging: Staging::default(),
         expected: None,
+        unit: 1,
     }
 }
 
@@ -200,8 +201,7 @@ async fn t03_a_full_device_is_507_and_works_again_with_room() {
             writer.sync().await
         };
         assert!(matches!(refused.await, Err(BlobsError::Full)));
-        let object =
-            ObjectRef { store_id: "default".to_owned(), key: begun.clone(), size: durable.offset, format: 0 };
+        let object = ObjectRef::new("default", begun.clone(), durable.offset, None);
         let read = store.open(&object, None).await.unwrap().into_bytes(u64::MAX).await.unwrap();
         assert_eq!(read, kept);
         // With room again the upload goes on where it was recorded, and the others start afresh.
@@ -243,7 +243,7 @@ async fn writing_keeps_up_with_hashing() {
         let writing = started.elapsed();
         assert_eq!(writer.sync().await.unwrap().digest, digest);
         best = best.min((writing, started.elapsed()));
-        let object = ObjectRef { store_id: "default".to_owned(), key, size: 100 << 20, format: 0 };
+        let object = ObjectRef::new("default", key, 100 << 20, None);
         let started = Instant::now();
         store.open(&object, None).await.unwrap().into_bytes(u64::MAX).await.unwrap();
         println!("read {:?}", started.elapsed());

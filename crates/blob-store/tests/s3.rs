@@ -67,6 +67,7 @@ fn fixture(store: Store, blobs: Arc<dyn Blobs>) -> Fixture {
         store_id: "s3".to_owned(),
         cut,
         in_place: false,
+        sealed: false,
         keep: Box::new((store.storage, store._folder)),
     }
 }
@@ -127,6 +128,7 @@ fn fresh(key: &ObjectKey) -> WriteOpen {
         algorithm: Algorithm::Sha256,
         staging: Staging::default(),
         expected: None,
+        unit: 1,
     }
 }
 
@@ -154,7 +156,7 @@ async fn put(store: &Store, number: u128, bytes: &Bytes) -> Result<ObjectKey, Bl
 }
 
 async fn read(store: &Store, key: &ObjectKey, size: usize) -> Result<Bytes, BlobsError> {
-    let object = ObjectRef { store_id: "s3".to_owned(), key: key.clone(), size: size as u64, format: 0 };
+    let object = ObjectRef::new("s3", key.clone(), size as u64, None);
     store.blobs.open(&object, None).await?.into_bytes(u64::MAX).await
 }
 
@@ -233,7 +235,7 @@ async fn a_body_that_breaks_off_is_gone_on_with() {
     }
     // Every time: then the reader ends in an error.
     store.storage.plan("GET", "/i/", Fault::Truncate(100_000), 1000);
-    let object = ObjectRef { store_id: "s3".to_owned(), key: written, size: 3 * MIB as u64, format: 0 };
+    let object = ObjectRef::new("s3", written, 3 * MIB as u64, None);
     let range = ByteRange { offset: 5, length: 2 * MIB as u64 };
     let mut steps = store.blobs.open(&object, Some(range)).await.unwrap().into_stream();
     let mut last = None;

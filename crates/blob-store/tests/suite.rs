@@ -31,7 +31,14 @@ mod filesystem {
     async fn make() -> Fixture {
         let (folder, blobs) = files().await;
         let cut = cutter(folder.path().to_owned());
-        Fixture { blobs, store_id: "default".to_owned(), cut, in_place: true, keep: Box::new(folder) }
+        Fixture {
+            blobs,
+            store_id: "default".to_owned(),
+            cut,
+            in_place: true,
+            sealed: false,
+            keep: Box::new(folder),
+        }
     }
 
     berth_blobs::blobs_suite!(make);
@@ -55,6 +62,7 @@ mod remote_over_a_socket {
             store_id: "default".to_owned(),
             cut,
             in_place: true,
+            sealed: false,
             keep: Box::new((folder, socket, tasks)),
         }
     }
@@ -69,7 +77,14 @@ mod remote_in_this_process {
         let (folder, blobs) = files().await;
         let cut = cutter(folder.path().to_owned());
         let blobs = Arc::new(RemoteBlobs::new(Channel::local("blob-store", serve(blobs))));
-        Fixture { blobs, store_id: "default".to_owned(), cut, in_place: true, keep: Box::new(folder) }
+        Fixture {
+            blobs,
+            store_id: "default".to_owned(),
+            cut,
+            in_place: true,
+            sealed: false,
+            keep: Box::new(folder),
+        }
     }
 
     berth_blobs::blobs_suite!(make);

@@ -24,6 +24,12 @@ pub enum BlobsError {
         /// Bytes that are there.
         found: u64,
     },
+    /// What is stored is not what was sealed: it was changed, moved or exchanged.
+    #[error("the stored content is damaged: {0}")]
+    Damaged(&'static str),
+    /// The key of what is sealed was destroyed.
+    #[error("the key that sealed the object was destroyed")]
+    KeyGone,
     /// A call that can't be right, such as a hash state that is none.
     #[error("invalid call: {0}")]
     Invalid(&'static str),
@@ -47,6 +53,9 @@ pub enum BlobsError {
 /// Key of a problem's detail under which the sizes of [`BlobsError::Short`] travel.
 const SHORT: &str = "recorded_bytes";
 const FOUND: &str = "found_bytes";
+/// Keys of the details of a problem that stands for [`BlobsError::Damaged`] and [`BlobsError::KeyGone`].
+const DAMAGED: &str = "damaged";
+const KEY_GONE: &str = "key_gone";
 
 impl BlobsError {
     /// Wraps an error of the system, telling a full disk from a failing one.
@@ -63,7 +72,10 @@ impl BlobsError {
     /// Reads a problem that a blob-store process answered with.
     pub fn from_problem(problem: Problem) -> Self {
         let number = |key| problem.detail.as_ref().and_then(|detail| detail.get(key)?.as_u64());
+        let says = |key| problem.detail.as_ref().is_some_and(|detail| detail.get(key).is_some());
         match problem.code {
+            _ if says(DAMAGED) => Self::Damaged("says the blob store, whose log has the cause"),
+            _ if says(KEY_GONE) => Self::KeyGone,
             ErrorCode::BlobUnknown => Self::NotFound,
             ErrorCode::StorageFull => Self::Full,
             ErrorCode::UploadBusy => Self::Stale,
@@ -93,6 +105,16 @@ impl From<BlobsError> for Problem {
                 "the stored content is damaged; the server's log has the cause",
             )
             .with_detail(serde_json::json!({ SHORT: expected, FOUND: found })),
+            BlobsError::Damaged(_) => Self::new(
+                ErrorCode::Internal,
+                "the stored content is damaged; the server's log has the cause",
+            )
+            .with_detail(serde_json::json!({ DAMAGED: true })),
+            BlobsError::KeyGone => Self::new(
+                ErrorCode::BlobUnknown,
+                "the key that sealed the stored bytes was destroyed; push the blob again",
+            )
+            .with_detail(serde_json::json!({ KEY_GONE: true })),
             BlobsError::Unavailable(_) => {
                 Self::new(ErrorCode::Unavailable, "the registry's storage does not answer; try again")
             }
@@ -116,6 +138,8 @@ mod tests {
         assert!(matches!(through(BlobsError::Stale), BlobsError::Stale));
         let short = through(BlobsError::Short { expected: 9, found: 3 });
         assert!(matches!(short, BlobsError::Short { expected: 9, found: 3 }));
+        assert!(matches!(through(BlobsError::Damaged("x")), BlobsError::Damaged(_)));
+        assert!(matches!(through(BlobsError::KeyGone), BlobsError::KeyGone));
         assert!(matches!(through(BlobsError::Unavailable("x".to_owned())), BlobsError::Unavailable(_)));
         assert!(matches!(through(BlobsError::Invalid("x")), BlobsError::Remote(_)));
     }

@@ -4,6 +4,7 @@
 mod error;
 mod key;
 mod reader;
+mod sealing;
 mod staging;
 #[cfg(feature = "suite")]
 pub mod suite;
@@ -19,6 +20,7 @@ use secrecy::SecretString;
 pub use error::BlobsError;
 pub use key::{KeyError, ObjectKey};
 pub use reader::{BlobReader, STEP_BYTES};
+pub use sealing::{PLAIN, SEALED, Sealing, SealingChange, SealingState};
 pub use staging::{Abandoned, Multipart, Piece, Place, RESERVED_PARTS, Staging, StagingChange};
 
 /// Where an object is, as its row says.
@@ -30,8 +32,18 @@ pub struct ObjectRef {
     pub key: ObjectKey,
     /// The size of the whole object in bytes.
     pub size: u64,
-    /// How the bytes are laid down; 0 = plain.
+    /// How the bytes are laid down: [`PLAIN`] or [`SEALED`].
     pub format: i32,
+    /// The key of a sealed object.
+    pub sealing: Option<Sealing>,
+}
+
+impl ObjectRef {
+    /// An object whose bytes are sealed if there is a sealing, and plain otherwise.
+    pub fn new(store_id: impl Into<String>, key: ObjectKey, size: u64, sealing: Option<Sealing>) -> Self {
+        let format = if sealing.is_some() { SEALED } else { PLAIN };
+        Self { store_id: store_id.into(), key, size, format, sealing }
+    }
 }
 
 /// The start of a write: which object, from where on, and by whose right.
@@ -53,6 +65,8 @@ pub struct WriteOpen {
     pub staging: Staging,
     /// Bytes that are announced to come now; a store reserves memory by them.
     pub expected: Option<u64>,
+    /// Before the end, whatever offset a store asks to be recorded is a multiple of this. It divides `offset`.
+    pub unit: u64,
 }
 
 /// What a sync made durable.
@@ -77,6 +91,8 @@ pub struct Closed {
     /// Whether the end may take effect without an answer: digest, size and change are recorded as finishing first, so
     /// that [`Blobs::resume_finish`] can find out.
     pub two_phase: bool,
+    /// The key of a sealed object, for its row.
+    pub sealing: Option<Sealing>,
 }
 
 /// The most objects of one page of a listing.
@@ -102,15 +118,9 @@ pub trait Blobs: Send + Sync + Debug + 'static {
     /// an older one writes late is never part of the object.
     async fn write(&self, open: WriteOpen) -> Result<Box<dyn BlobWriter>, BlobsError>;
 
-    /// Reads the first `size` bytes of a finished object back once, to hash them with another algorithm. `key` is what
-    /// [`BlobWriter::finish`] said.
-    async fn rehash(
-        &self,
-        store_id: &str,
-        key: &ObjectKey,
-        size: u64,
-        algorithm: Algorithm,
-    ) -> Result<Digest, BlobsError>;
+    /// Reads a finished object back once, to hash it with another algorithm. Its key is what [`BlobWriter::finish`] said;
+    /// of a plain object, `size` may be less than all of it.
+    async fn rehash(&self, object: &ObjectRef, algorithm: Algorithm) -> Result<Digest, BlobsError>;
 
     /// Opens an object, or a part of it. An object shorter than its row says is an error here or at the end of the
     /// stream, never a short answer.

@@ -4,7 +4,7 @@
 //! Nothing here is ever found by a listing, so every name that a store may have used for an object follows from what is
 //! recorded: see [`Abandoned::names`].
 
-use crate::ObjectKey;
+use crate::{ObjectKey, SealingChange, SealingState};
 
 /// Part numbers that an epoch may have used without their being recorded. A newer epoch begins above them, so that a
 /// part of an older one that lands late replaces nothing.
@@ -64,6 +64,8 @@ pub struct Staging {
     pub last: u32,
     /// The pieces in the order of their bytes. Together they hold every byte before the recorded offset, once.
     pub pieces: Vec<Piece>,
+    /// What a sealed object stands at.
+    pub sealing: Option<SealingState>,
 }
 
 /// What has changed since the last change that was handed out.
@@ -77,6 +79,8 @@ pub struct StagingChange {
     pub added: Vec<Piece>,
     /// Numbers of pieces whose bytes are in another one now.
     pub merged: Vec<u32>,
+    /// What a sealed object stands at now.
+    pub sealing: Option<SealingChange>,
 }
 
 impl StagingChange {
@@ -91,6 +95,11 @@ impl StagingChange {
         self.reserved = later.reserved.or(self.reserved);
         self.added.extend(later.added);
         self.merged.extend(later.merged);
+        match (&mut self.sealing, later.sealing) {
+            (Some(sealing), Some(later)) => sealing.then(later),
+            (none @ None, later) => *none = later,
+            (Some(_), None) => {}
+        }
     }
 }
 
@@ -105,6 +114,9 @@ impl Staging {
         self.pieces.extend(change.added.iter().cloned());
         self.pieces.retain(|piece| !change.merged.contains(&piece.number));
         self.pieces.sort_by_key(|piece| piece.start);
+        if let Some(change) = &change.sealing {
+            self.sealing = change.apply(self.sealing.take());
+        }
     }
 }
 

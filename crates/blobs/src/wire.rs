@@ -3,7 +3,10 @@
 use berth_oci::Problem;
 use berth_proto::{blob_store as wire, parse, require};
 
-use crate::{Abandoned, Closed, Multipart, Piece, Place, Staging, StagingChange, WriteOpen, Written};
+use crate::{
+    Abandoned, Closed, Multipart, Piece, Place, Sealing, SealingChange, SealingState, Staging, StagingChange,
+    WriteOpen, Written,
+};
 
 type Read<T> = Result<T, Problem>;
 
@@ -14,6 +17,7 @@ pub fn staging_to(staging: &Staging) -> wire::Staging {
         reserved: staging.reserved,
         last: staging.last,
         pieces: staging.pieces.iter().map(piece_to).collect(),
+        sealing: staging.sealing.as_ref().map(state_to),
     }
 }
 
@@ -27,6 +31,7 @@ pub fn staging_from(staging: wire::Staging) -> Read<Staging> {
         reserved: staging.reserved,
         last: staging.last,
         pieces: staging.pieces.into_iter().map(piece_from).collect::<Read<_>>()?,
+        sealing: staging.sealing.map(state_from).transpose()?,
     })
 }
 
@@ -37,6 +42,7 @@ pub fn change_to(change: &StagingChange) -> wire::StagingChange {
         reserved: change.reserved,
         added: change.added.iter().map(piece_to).collect(),
         merged: change.merged.clone(),
+        sealing: change.sealing.as_ref().map(sealing_change_to),
     }
 }
 
@@ -50,7 +56,50 @@ pub fn change_from(change: wire::StagingChange) -> Read<StagingChange> {
         reserved: change.reserved,
         added: change.added.into_iter().map(piece_from).collect::<Read<_>>()?,
         merged: change.merged,
+        sealing: change.sealing.map(sealing_change_from),
     })
+}
+
+/// A sealing for the wire.
+pub fn sealing_to(sealing: &Sealing) -> wire::Sealing {
+    wire::Sealing { key_id: sealing.key_id.clone(), wrapped_key: sealing.wrapped_key.clone().into() }
+}
+
+/// A sealing from the wire.
+pub fn sealing_from(sealing: wire::Sealing) -> Sealing {
+    Sealing { key_id: sealing.key_id, wrapped_key: sealing.wrapped_key.into() }
+}
+
+fn state_to(state: &SealingState) -> wire::SealingState {
+    wire::SealingState {
+        key: Some(sealing_to(&state.key)),
+        hash_state: state.hash_state.clone().into(),
+        rest: state.rest.clone().into(),
+    }
+}
+
+fn state_from(state: wire::SealingState) -> Read<SealingState> {
+    Ok(SealingState {
+        key: sealing_from(require("key", state.key)?),
+        hash_state: state.hash_state.into(),
+        rest: state.rest.into(),
+    })
+}
+
+fn sealing_change_to(change: &SealingChange) -> wire::SealingChange {
+    wire::SealingChange {
+        key: change.key.as_ref().map(sealing_to),
+        hash_state: change.hash_state.clone().into(),
+        rest: change.rest.clone().into(),
+    }
+}
+
+fn sealing_change_from(change: wire::SealingChange) -> SealingChange {
+    SealingChange {
+        key: change.key.map(sealing_from),
+        hash_state: change.hash_state.into(),
+        rest: change.rest.into(),
+    }
 }
 
 fn multipart_to(multipart: &Multipart) -> wire::Multipart {
@@ -121,6 +170,7 @@ pub fn open_from(open: wire::WriteOpen) -> Read<WriteOpen> {
         algorithm: parse("algorithm", &open.algorithm)?,
         staging: open.staging.map(staging_from).transpose()?.unwrap_or_default(),
         expected: open.expected,
+        unit: 1,
     })
 }
 
@@ -149,7 +199,11 @@ pub fn written_from(written: wire::Written) -> Read<Written> {
 
 /// A close for the wire.
 pub fn closed_to(closed: &Closed) -> wire::WriteClosed {
-    wire::WriteClosed { written: Some(written_to(&closed.written)), two_phase: closed.two_phase }
+    wire::WriteClosed {
+        written: Some(written_to(&closed.written)),
+        two_phase: closed.two_phase,
+        sealing: closed.sealing.as_ref().map(sealing_to),
+    }
 }
 
 /// A close from the wire.
@@ -157,7 +211,11 @@ pub fn closed_to(closed: &Closed) -> wire::WriteClosed {
 /// # Errors
 /// When a field can't be read.
 pub fn closed_from(closed: wire::WriteClosed) -> Read<Closed> {
-    Ok(Closed { written: written_from(require("written", closed.written)?)?, two_phase: closed.two_phase })
+    Ok(Closed {
+        written: written_from(require("written", closed.written)?)?,
+        two_phase: closed.two_phase,
+        sealing: closed.sealing.map(sealing_from),
+    })
 }
 
 /// The remains of an upload for the wire, and for a row.

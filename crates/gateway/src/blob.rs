@@ -1,7 +1,7 @@
 //! Blobs: read whole or in part, delete.
 
 use axum::body::Body;
-use berth_blobs::{BlobsError, ObjectRef};
+use berth_blobs::{BlobsError, ObjectRef, wire};
 use berth_model::{Action, BlobDelivery};
 use berth_oci::{ByteRange, Digest, ErrorCode, RangeOutcome, parse_range};
 use berth_proto::metadata::{DeleteBlobRequest, Object};
@@ -94,6 +94,7 @@ fn reference(object: &Object) -> Result<ObjectRef> {
         key: object.key.parse().map_err(|error: berth_blobs::KeyError| damaged(&object.key, &error))?,
         size: object.size,
         format: object.format,
+        sealing: object.sealing.clone().map(wire::sealing_from),
     })
 }
 
@@ -138,15 +139,28 @@ async fn open(
         Ok(reader) => reader,
         Err(error @ BlobsError::Unavailable(_)) => return Err(error.into()),
         Err(error) => {
-            if matches!(error, BlobsError::NotFound | BlobsError::Short { .. }) {
+            let lost = matches!(
+                error,
+                BlobsError::NotFound
+                    | BlobsError::Short { .. }
+                    | BlobsError::Damaged(_)
+                    | BlobsError::KeyGone
+            );
+            if lost {
                 request.parts.whole.suspect(subject());
+            }
+            if matches!(error, BlobsError::KeyGone) {
+                tracing::error!(key = %object.key, "the key of a blob was destroyed");
+                return Err(error.into());
             }
             return Err(damaged(&error));
         }
     };
     // A part says nothing about the whole.
-    let steps =
-        if range.is_none() { request.parts.whole.read(subject(), reader) } else { reader.into_stream() };
+    let steps = match range {
+        None => request.parts.whole.read(subject(), reader),
+        Some(_) => request.parts.whole.watched(subject(), reader.into_stream()),
+    };
     Ok(Body::from_stream(steps))
 }
 

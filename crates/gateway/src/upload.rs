@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
-use berth_blobs::{BlobWriter, ObjectKey, WriteOpen, Written, wire};
+use berth_blobs::{BlobWriter, BlobsError, ObjectKey, ObjectRef, Sealing, WriteOpen, Written, wire};
 use berth_model::Action;
 use berth_oci::{Algorithm, ContentRange, Digest, ErrorCode};
 use berth_proto::metadata::{
@@ -390,7 +390,14 @@ impl Append {
     }
 
     async fn take_in(&self, reader: &mut Reader) -> Result<Box<dyn BlobWriter>> {
-        let mut writer = self.parts.blobs.write(self.open()?).await?;
+        let opened = self.parts.blobs.write(self.open()?).await;
+        let mut writer = opened.map_err(|error| match error {
+            BlobsError::KeyGone => {
+                let message = "the key of this upload was destroyed; start a new one";
+                Failure::new(ErrorCode::BlobUploadUnknown, message).closing()
+            }
+            error => error.into(),
+        })?;
         berth_service::crash::point("append.opened");
         let start = writer.offset();
         let mut recorded = start;
@@ -442,6 +449,7 @@ impl Append {
             algorithm: lease.algorithm.parse().map_err(|error: berth_oci::DigestError| unreadable(&error))?,
             staging: staging.map_err(|problem| unreadable(&problem))?.unwrap_or_default(),
             expected: self.expected,
+            unit: 1,
         })
     }
 
@@ -490,7 +498,8 @@ impl Append {
         let end = self.finish(reader, digest).await?;
         if end.rehash {
             let Append { parts, lease, .. } = &self;
-            let rehashed = parts.blobs.rehash(&lease.store_id, &end.key, end.size, digest.algorithm());
+            let object = ObjectRef::new(&lease.store_id, end.key.clone(), end.size, end.sealing.clone());
+            let rehashed = parts.blobs.rehash(&object, digest.algorithm());
             let found = rehashed.await.map_err(Box::<Failure>::from)?;
             if found != digest {
                 if end.last {
@@ -507,6 +516,7 @@ impl Append {
             digest: digest.to_string(),
             size: end.size,
             object_key: end.key.to_string(),
+            sealing: end.sealing.as_ref().map(wire::sealing_to),
         };
         berth_service::crash::point("finish.verified");
         self.parts.metadata.clone().commit_upload(wanted).await?;
@@ -521,8 +531,9 @@ impl Append {
             reader.linger().await;
             let open = self.open()?;
             let (size, rehash) = (open.offset, open.algorithm != digest.algorithm());
+            let sealing = open.staging.sealing.as_ref().map(|state| state.key.clone());
             let key = self.parts.blobs.resume_finish(open).await?;
-            return Ok(Whole { key, size, rehash, last: true });
+            return Ok(Whole { key, size, rehash, last: true, sealing });
         }
         let closed = async {
             let mut writer = self.take_in(&mut reader).await?;
@@ -555,7 +566,8 @@ impl Append {
             berth_service::crash::point("finish.recorded");
         }
         let key = writer.finish().await?;
-        Ok(Whole { key, size: written.offset, rehash, last: closed.two_phase })
+        let (last, sealing) = (closed.two_phase, closed.sealing);
+        Ok(Whole { key, size: written.offset, rehash, last, sealing })
     }
 }
 
@@ -567,6 +579,7 @@ struct Whole {
     rehash: bool,
     /// Nothing can be appended any more.
     last: bool,
+    sealing: Option<Sealing>,
 }
 
 fn wrong(found: Digest, digest: Digest) -> Box<Failure> {

@@ -58,6 +58,7 @@ impl Whole {
         if is_file && self.trusted.contains_key(subject.object.key.as_str()) {
             return steps;
         }
+        let steps = self.watched(subject.clone(), steps);
         let known = self.clone();
         verified(steps, subject.digest, move |outcome| match outcome {
             Ok(()) if is_file => known.trusted.insert(subject.object.key.to_string(), ()),
@@ -68,6 +69,20 @@ impl Whole {
                 known.suspect(subject);
             }
         })
+    }
+
+    /// The same bytes; when they end in damage that the store has noticed, the object is suspect.
+    pub(crate) fn watched(&self, subject: Subject, steps: Steps) -> Steps {
+        let known = self.clone();
+        steps
+            .inspect(move |step| {
+                if let Err(error @ BlobsError::Damaged(_)) = step {
+                    let key = subject.object.key.as_str();
+                    tracing::error!(%error, digest = %subject.digest, key, "a blob's bytes do not open");
+                    known.suspect(subject.clone());
+                }
+            })
+            .boxed()
     }
 
     /// Looks at an object a second time, and takes its blob out of service when it is damaged. The answer that was under
@@ -87,7 +102,8 @@ impl Whole {
 
     async fn look_again(&self, subject: Subject) {
         let Subject { instance, digest, object } = subject;
-        let again = self.blobs.rehash(&object.store_id, &object.key, object.size, digest.algorithm());
+        let again = self.blobs.rehash(&object, digest.algorithm());
+        let mut key_id = String::new();
         let damage = match again.await {
             Ok(found) if found == digest => {
                 tracing::warn!(
@@ -96,7 +112,11 @@ impl Whole {
                 );
                 return;
             }
-            Ok(_) => "wrong_digest",
+            Ok(_) | Err(BlobsError::Damaged(_)) => "wrong_digest",
+            Err(BlobsError::KeyGone) => {
+                key_id = object.sealing.map(|sealing| sealing.key_id).unwrap_or_default();
+                "key_gone"
+            }
             Err(BlobsError::Short { .. }) => "short",
             Err(BlobsError::NotFound) => "missing",
             Err(error) => {
@@ -109,6 +129,7 @@ impl Whole {
             digest: digest.to_string(),
             object_key: object.key.to_string(),
             damage: damage.to_owned(),
+            key_id,
         };
         if let Err(status) = self.metadata.clone().quarantine_blob(wanted).await {
             tracing::error!(cause = status.message(), "a damaged blob could not be taken out of service");

@@ -7,6 +7,7 @@ mod bootstrap;
 mod error;
 mod grpc;
 mod instances;
+mod keys;
 mod metrics;
 mod paths;
 mod people;
@@ -19,17 +20,21 @@ mod worker;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use berth_access::{Decider, PasswordConfig, Passwords, RootKey};
+use berth_access::{Decider, PasswordConfig, Passwords, RootKey, Sealer};
 use berth_database::{Database, Engine, Migrations, Migrator};
 use berth_model::InstanceId;
 use berth_proto::{
-    MAX_MESSAGE_BYTES, events::subscriber_server::SubscriberServer,
-    instance_manager::instance_manager_server::InstanceManagerServer,
+    MAX_MESSAGE_BYTES,
+    events::subscriber_server::SubscriberServer,
+    instance_manager::{
+        instance_keys_server::InstanceKeysServer, instance_manager_server::InstanceManagerServer,
+    },
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 pub use bootstrap::ADMIN;
 pub use error::Error;
 pub use grpc::{AuditSubscriber, InstanceManagerApi};
+pub use keys::InstanceKeysApi;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
@@ -100,6 +105,8 @@ pub struct Deps<'a> {
 pub struct Service {
     /// Its gRPC server.
     pub server: InstanceManagerServer<InstanceManagerApi>,
+    /// The keys that seal what instances store.
+    pub keys: InstanceKeysServer<InstanceKeysApi>,
     /// The audit's end of event delivery.
     pub subscriber: SubscriberServer<AuditSubscriber>,
     /// The instance that answers on every host of the embedded deployment.
@@ -123,6 +130,27 @@ pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
     assemble(config, deps, paths).await
 }
 
+/// The keys of instances alone, for a registry that does not run.
+pub fn build_keys(
+    database: Database,
+    sealer: Arc<dyn Sealer>,
+    ids: Ids,
+    clock: SharedClock,
+) -> InstanceKeysServer<InstanceKeysApi> {
+    serve_keys(store::Store::new(database), sealer, ids, clock)
+}
+
+fn serve_keys(
+    store: store::Store,
+    sealer: Arc<dyn Sealer>,
+    ids: Ids,
+    clock: SharedClock,
+) -> InstanceKeysServer<InstanceKeysApi> {
+    InstanceKeysServer::new(InstanceKeysApi { store, sealer, ids, clock })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
 async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>) -> Result<Service, Error> {
     bootstrap::check_given(deps.admin_password.as_ref())?;
     let mut password_config = PasswordConfig::default();
@@ -140,6 +168,12 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         keeper: &*deps.password_keeper,
     };
     let (default_instance, generated_password) = start.run().await?;
+    let keys = serve_keys(
+        store.clone(),
+        Arc::clone(&deps.root_key) as Arc<dyn Sealer>,
+        deps.ids.clone(),
+        deps.clock.clone(),
+    );
     let settings =
         settings::SettingsBoard::open(store.clone(), deps.root_key, deps.clock.clone(), deps.ids.clone())
             .await?;
@@ -174,6 +208,7 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         server: InstanceManagerServer::new(api)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        keys,
         subscriber: SubscriberServer::new(subscriber)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),

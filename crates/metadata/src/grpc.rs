@@ -132,6 +132,7 @@ fn content(content: Content) -> proto::Content {
             key: object.key,
             size,
             format: i32::try_from(object.format).unwrap_or(i32::MAX),
+            sealing: object.sealing.as_ref().map(wire::sealing_to),
         }),
         quarantined: content.quarantined,
     }
@@ -392,7 +393,12 @@ impl Server for MetadataService {
             let access = Access::read(request.access)?;
             let upload = upload_id(&request.upload_id)?;
             let digest = digest(&request.digest)?;
-            let whole = Whole { digest, size: request.size, object_key: request.object_key };
+            let whole = Whole {
+                digest,
+                size: request.size,
+                object_key: request.object_key,
+                sealing: request.sealing.map(wire::sealing_from),
+            };
             self.metadata.commit_upload(access, upload, request.epoch, whole).await?;
             Ok(proto::CommitUploadResponse {})
         })
@@ -449,8 +455,8 @@ impl Server for MetadataService {
         self.answer("quarantine_blob", async {
             let instance = parse("instance_id", &request.instance_id)?;
             let digest = digest(&request.digest)?;
-            let quarantined =
-                self.metadata.quarantine(instance, digest, request.object_key, request.damage).await?;
+            let proto::QuarantineBlobRequest { object_key, damage, key_id, .. } = request;
+            let quarantined = self.metadata.quarantine(instance, digest, object_key, damage, key_id).await?;
             Ok(proto::QuarantineBlobResponse { quarantined })
         })
         .await

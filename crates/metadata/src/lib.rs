@@ -19,8 +19,10 @@ mod outbox;
 mod quarantine;
 mod referrer;
 mod repository;
+mod resealer;
 mod resolve;
 mod scrub;
+mod sealing;
 mod staging;
 mod store;
 mod tag;
@@ -33,7 +35,7 @@ use berth_blobs::Blobs;
 use berth_database::Database;
 use berth_events::{Nudge, Outbox};
 use berth_proto::{MAX_MESSAGE_BYTES, metadata::metadata_server::MetadataServer};
-use berth_service::{Ids, Registry, SharedClock, Tasks};
+use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
 
@@ -139,6 +141,8 @@ pub struct Deps<'a> {
     pub subscribers: Vec<String>,
     /// Where objects are deleted and read back; without it they wait, and nothing is scrubbed.
     pub blobs: Option<Arc<dyn Blobs>>,
+    /// The keys of instances; without them nothing is sealed again after a rotation.
+    pub keys: Option<Channel>,
     /// What runs beside requests.
     pub tasks: Tasks,
     /// Where metrics are registered.
@@ -224,6 +228,10 @@ pub fn build(config: Config, deps: Deps<'_>) -> Service {
     let outbox = Arc::new(outbox::MetadataOutbox(metadata.clone()));
     let metrics = worker::Metrics::register(deps.registry);
     scrub(&metadata, deps.blobs.clone(), &deps.tasks, deps.registry);
+    if let Some(keys) = deps.keys {
+        let metrics = resealer::Metrics::register(deps.registry);
+        resealer::Resealer::new(metadata.clone(), keys, metrics).spawn(&deps.tasks);
+    }
     worker::Collector::new(metadata.clone(), deps.blobs, metrics).spawn(&deps.tasks);
     Service { server: serve(metadata, deps.registry), outbox, nudge }
 }

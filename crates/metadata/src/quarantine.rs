@@ -8,7 +8,7 @@ use berth_database::{Transaction, args};
 use berth_model::InstanceId;
 use berth_oci::Digest;
 
-use crate::{Metadata, error::Result, store::statements as sql};
+use crate::{Metadata, error::Result, store::statements as sql, upload::NewObject};
 
 /// Whether the blob of `digest` is in quarantine.
 pub(crate) async fn holds(tx: &mut Transaction, instance: &str, digest: &Digest) -> Result<bool> {
@@ -22,37 +22,38 @@ pub(crate) async fn replace(
     metadata: &Metadata,
     instance: &str,
     digest: &Digest,
-    store_id: &str,
-    object_key: &str,
+    object: &NewObject<'_>,
 ) -> Result<bool> {
     let key = args![instance, digest.to_bytes()];
     let Some(row) = tx.optional(&sql::LOCK_QUARANTINED, key).await? else { return Ok(false) };
     let (old_store, old_key, size): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    let args = args![instance, digest.to_bytes(), store_id, object_key];
+    let mut args = args![instance, digest.to_bytes(), object.store_id, object.key];
+    args.extend(object.laid_down());
     tx.execute(&sql::REPLACE_OBJECT, args).await?;
     let grace = tx.now().plus(metadata.config.object_grace());
     tx.execute(&sql::ADD_OBJECT_DELETE, args![old_store, old_key.as_str(), grace, size]).await?;
-    tracing::info!(damaged = old_key, object = object_key, "a damaged blob was pushed again");
+    tracing::info!(damaged = old_key, object = object.key, "a damaged blob was pushed again");
     Ok(true)
 }
 
 impl Metadata {
-    /// Takes a blob out of service, if `object_key` is still its object. False when it is not, or was taken out before.
+    /// Takes a blob out of service, if `object_key` is still its object, sealed by `key_id` if that is not empty. False when it is not, or was taken out before.
     pub(crate) async fn quarantine(
         &self,
         instance: InstanceId,
         digest: Digest,
         object_key: String,
         damage: String,
+        key_id: String,
     ) -> Result<bool> {
-        let named = Arc::new((instance.to_string(), digest.to_bytes(), object_key));
+        let named = Arc::new((instance.to_string(), digest.to_bytes(), object_key, key_id));
         let row = Arc::clone(&named);
         let done = self.database.write("quarantine", move |tx| {
             let row = Arc::clone(&row);
             Box::pin(async move {
-                let (instance, digest, key) = &*row;
+                let (instance, digest, key, key_id) = &*row;
                 let now = tx.now();
-                let args = args![instance.as_str(), digest.as_slice(), key.as_str(), now];
+                let args = args![instance.as_str(), digest.as_slice(), key.as_str(), now, key_id.as_str()];
                 Ok::<_, crate::Error>(tx.execute(&sql::QUARANTINE, args).await? == 1)
             })
         });

@@ -1,5 +1,6 @@
 //! Resolve: everything a read needs, in one indexed read, without a lock. Absence is an answer.
 
+use berth_blobs::Sealing;
 use berth_database::{Row, args};
 use berth_model::{InstanceId, RepositoryId};
 use berth_oci::{Digest, Problem, RepositoryName, Tag};
@@ -11,6 +12,7 @@ use crate::{
     error::Result,
     flight::Flights,
     repository::PUBLIC,
+    staging,
     store::{self, statements as sql},
 };
 
@@ -55,6 +57,7 @@ pub(crate) struct Object {
     pub(crate) store_id: String,
     pub(crate) key: String,
     pub(crate) format: i64,
+    pub(crate) sealing: Option<Sealing>,
 }
 
 type Shared<T> = std::result::Result<T, Problem>;
@@ -145,7 +148,12 @@ fn content(row: &Row, wanted: &Wanted) -> Result<Option<Content>> {
     if !matches!(wanted, Wanted::Blob(_)) {
         return Ok(Some(Content { digest, size, media_type: row.get(5)?, object: None, quarantined: false }));
     }
-    let object = Object { store_id: row.get(5)?, key: row.get(6)?, format: row.get(7)? };
+    let object = Object {
+        store_id: row.get(5)?,
+        key: row.get(6)?,
+        format: row.get(7)?,
+        sealing: staging::stored_sealing(row, 9)?,
+    };
     let quarantined = row.get(8)?;
     Ok(Some(Content { digest, size, media_type: String::new(), object: Some(object), quarantined }))
 }

@@ -2,7 +2,8 @@
 //! lease. When the session ends, what is left of it follows from these rows and is queued for deletion.
 
 use berth_blobs::{
-    Abandoned, Multipart, ObjectKey, Piece, Place, RESERVED_PARTS, Staging, StagingChange, wire,
+    Abandoned, Multipart, ObjectKey, Piece, Place, RESERVED_PARTS, Sealing, SealingState, Staging,
+    StagingChange, wire,
 };
 use berth_database::{TextList, Transaction, args};
 use berth_oci::{ErrorCode, Problem};
@@ -10,6 +11,7 @@ use prost::Message as _;
 
 use crate::{
     error::{Error, Result},
+    sealing,
     store::{self, statements as sql},
 };
 
@@ -19,6 +21,8 @@ pub(crate) struct Columns {
     pub(crate) staged: bool,
     pub(crate) multipart: Option<(String, String)>,
     pub(crate) reserved: u32,
+    /// Of a sealed upload.
+    pub(crate) sealing: Option<SealingState>,
 }
 
 impl Columns {
@@ -30,6 +34,14 @@ impl Columns {
             staged: row.get(from)?,
             multipart: key.zip(id),
             reserved: u32::try_from(row.get::<i64>(from + 3)?).unwrap_or(u32::MAX),
+            sealing: match stored_sealing(row, from + 4)? {
+                None => None,
+                Some(key) => Some(SealingState {
+                    key,
+                    hash_state: row.get::<Option<_>>(from + 6)?.unwrap_or_default(),
+                    rest: row.get::<Option<_>>(from + 7)?.unwrap_or_default(),
+                }),
+            },
         })
     }
 
@@ -37,6 +49,13 @@ impl Columns {
         let read = |(key, id): &(String, String)| Ok(Multipart { key: stored_key(key)?, id: id.clone() });
         self.multipart.as_ref().map(read).transpose()
     }
+}
+
+/// Reads the columns that name a key and hold what it has sealed.
+pub(crate) fn stored_sealing(row: &berth_database::Row, from: usize) -> Result<Option<Sealing>> {
+    let key_id: Option<String> = row.get(from)?;
+    let wrapped_key: Option<Vec<u8>> = row.get(from + 1)?;
+    Ok(key_id.zip(wrapped_key).map(|(key_id, wrapped_key)| Sealing { key_id, wrapped_key }))
 }
 
 fn damaged(what: &'static str) -> Error {
@@ -53,8 +72,12 @@ fn stored_number(number: i64) -> u32 {
 
 /// The staging of a session, for its next holder.
 pub(crate) async fn read(tx: &mut Transaction, id: &str, columns: &Columns) -> Result<Staging> {
-    let mut staging =
-        Staging { multipart: columns.multipart()?, reserved: columns.reserved, ..Staging::default() };
+    let mut staging = Staging {
+        multipart: columns.multipart()?,
+        reserved: columns.reserved,
+        sealing: columns.sealing.clone(),
+        ..Staging::default()
+    };
     for row in tx.all(&sql::PIECES, args![id]).await? {
         let number = stored_number(row.get(0)?);
         staging.last = staging.last.max(number);
@@ -89,6 +112,20 @@ pub(crate) async fn record(
     change: &StagingChange,
     goes_on: bool,
 ) -> Result<()> {
+    if let Some(sealing) = &change.sealing {
+        if let Some(key) = &sealing.key {
+            sealing::name_key(tx, &key.key_id).await?;
+        }
+        let key = sealing.key.as_ref();
+        let args = args![
+            id,
+            key.map(|key| key.key_id.clone()),
+            berth_database::Arg::Bytes(key.map(|key| key.wrapped_key.clone())),
+            sealing.hash_state.as_slice(),
+            sealing.rest.as_slice(),
+        ];
+        tx.execute(&sql::SET_SEALING, args).await?;
+    }
     if let Some(multipart) = &change.multipart {
         let args = args![id, multipart.key.as_str(), multipart.id.as_str()];
         tx.execute(&sql::SET_MULTIPART, args).await?;

@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_blobs::{ObjectKey, RESERVED_PARTS, Staging, StagingChange};
-use berth_database::{BytesList, Engine, Row, Transaction, args};
+use berth_blobs::{ObjectKey, PLAIN, RESERVED_PARTS, SEALED, Sealing, Staging, StagingChange};
+use berth_database::{Arg, BytesList, Engine, Row, Transaction, args};
 use berth_model::UploadId;
 use berth_oci::{Algorithm, Digest, ErrorCode, Hasher, Problem};
 use berth_service::Timestamp;
@@ -14,7 +14,7 @@ use crate::{
     access::Access,
     error::{Error, Result},
     lease::LEASE,
-    quarantine, repository,
+    quarantine, repository, sealing,
     staging::{self, Columns, Ended},
     store::{self, statements as sql},
 };
@@ -66,6 +66,8 @@ pub(crate) struct Whole {
     pub(crate) size: u64,
     /// Where the bytes are; empty: at the session's key.
     pub(crate) object_key: String,
+    /// How they are sealed, if they are.
+    pub(crate) sealing: Option<Sealing>,
 }
 
 /// A session's row, and what its repository is.
@@ -167,7 +169,11 @@ impl Session {
             object_key: self.object_key.clone(),
             expires_at: now.plus(LEASE),
             committed: None,
-            staging: None,
+            staging: self
+                .columns
+                .sealing
+                .clone()
+                .map(|sealing| Staging { sealing: Some(sealing), ..Staging::default() }),
             finishing: self.digest.filter(|_| self.state == "finishing"),
         })
     }
@@ -204,7 +210,7 @@ fn check_algorithm(explicit: Algorithm, digest: Option<&Digest>) -> Result<()> {
     }
 }
 
-fn key(upload: UploadId, access: &Access) -> Vec<berth_database::Arg> {
+fn key(upload: UploadId, access: &Access) -> Vec<Arg> {
     args![upload.to_string(), access.principal.as_str(), access.instance.to_string(), access.path.as_str()]
 }
 
@@ -311,8 +317,14 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     queue_reviews(tx, &instance, &session.repository, digest, now.plus(metadata.config.review_after()))
         .await?;
     let object_key = input.object_key(&session)?;
-    let object = (session.store_id.as_str(), object_key);
-    let kept = keep_blob(tx, metadata, &instance, digest, stored_size, object).await?;
+    // The session's own was sealed again, if its key was replaced since.
+    let recorded = session.columns.sealing.as_ref().map(|state| &state.key);
+    let sealing = recorded.or(whole.sealing.as_ref());
+    if let (Some(sealing), None) = (sealing, recorded) {
+        sealing::name_key(tx, &sealing.key_id).await?;
+    }
+    let object = NewObject { store_id: &session.store_id, key: object_key, sealing };
+    let kept = keep_blob(tx, metadata, &instance, digest, stored_size, &object).await?;
     berth_service::crash::point("commit_upload.blob_kept");
     let not_before = if session.columns.staged {
         // What an older epoch writes late lands before it is looked for.
@@ -379,6 +391,26 @@ async fn drop_remains(
     Ok(())
 }
 
+/// An object that is about to be a blob's.
+#[derive(Debug)]
+pub(crate) struct NewObject<'a> {
+    pub(crate) store_id: &'a str,
+    pub(crate) key: &'a str,
+    sealing: Option<&'a Sealing>,
+}
+
+impl NewObject<'_> {
+    /// The columns format, kek_id and wrapped_dek.
+    pub(crate) fn laid_down(&self) -> Vec<Arg> {
+        let format = if self.sealing.is_some() { SEALED } else { PLAIN };
+        args![
+            i64::from(format),
+            self.sealing.map(|sealing| sealing.key_id.clone()),
+            Arg::Bytes(self.sealing.map(|sealing| sealing.wrapped_key.clone())),
+        ]
+    }
+}
+
 /// Makes the blob of the session's object or keeps the one that is there; the object key that stays.
 async fn keep_blob(
     tx: &mut Transaction,
@@ -386,17 +418,18 @@ async fn keep_blob(
     instance: &str,
     digest: &Digest,
     size: i64,
-    (store_id, object_key): (&str, &str),
+    object: &NewObject<'_>,
 ) -> Result<String> {
     let now = tx.now();
     // The blob that is in the way may be deleted before it is locked; then the way is free.
     for _ in 0..3 {
-        let args = args![instance, digest.to_bytes(), size, store_id, object_key, now];
+        let mut args = args![instance, digest.to_bytes(), size, object.store_id, object.key, now];
+        args.extend(object.laid_down());
         if tx.execute(&sql::ADD_BLOB, args).await? == 1 {
-            return Ok(object_key.to_owned());
+            return Ok(object.key.to_owned());
         }
-        if quarantine::replace(tx, metadata, instance, digest, store_id, object_key).await? {
-            return Ok(object_key.to_owned());
+        if quarantine::replace(tx, metadata, instance, digest, object).await? {
+            return Ok(object.key.to_owned());
         }
         if let Some(row) = tx.optional(&sql::BLOB_KEY, args![instance, digest.to_bytes()]).await? {
             return Ok(row.get(0)?);
@@ -427,7 +460,7 @@ impl Metadata {
     async fn read_session(&self, upload: UploadId, access: &Access) -> Result<Session> {
         if let Some(row) = self.database.read_optional(&sql::READ_SESSION, key(upload, access)).await? {
             let session = Session::read(&row)?;
-            return Ok(Session { linked: row.get(16)?, ..session });
+            return Ok(Session { linked: row.get(20)?, ..session });
         }
         let args = args![access.instance.to_string(), access.path.as_str()];
         if let Some(row) = self.database.read_optional(&sql::READ_REPOSITORY, args).await? {

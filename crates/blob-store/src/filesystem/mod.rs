@@ -194,15 +194,10 @@ impl Blobs for Filesystem {
         Ok(Box::new(FileWriter::new(self.clone(), key, opened, offset, hasher)))
     }
 
-    async fn rehash(
-        &self,
-        store_id: &str,
-        key: &ObjectKey,
-        size: u64,
-        algorithm: Algorithm,
-    ) -> Result<Digest, BlobsError> {
-        self.0.check_store(store_id)?;
-        let key = key.clone();
+    async fn rehash(&self, object: &ObjectRef, algorithm: Algorithm) -> Result<Digest, BlobsError> {
+        self.0.check_store(&object.store_id)?;
+        crate::check_plain(object)?;
+        let (key, size) = (object.key.clone(), object.size);
         self.blocking(move |store| {
             let mut file = store.open_file(&key)?;
             check_length(&file, size)?;

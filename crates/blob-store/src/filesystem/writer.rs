@@ -297,7 +297,7 @@ impl BlobWriter for FileWriter {
     }
 
     async fn close(&mut self) -> Result<Closed, BlobsError> {
-        Ok(Closed { written: self.sync().await?, two_phase: false })
+        Ok(Closed { written: self.sync().await?, two_phase: false, sealing: None })
     }
 
     async fn finish(&mut self) -> Result<ObjectKey, BlobsError> {

@@ -107,6 +107,13 @@ impl Sizes {
         (self.first << doublings).min(self.largest)
     }
 
+    /// The same in whole units.
+    pub(super) fn of_units(self, number: u32, unit: u64) -> u64 {
+        let size = self.of(number);
+        let whole = size / unit * unit;
+        if whole >= MIN_PART { whole } else { size.next_multiple_of(unit) }
+    }
+
     /// The least that goes out as a part before its time; less waits as a tail. Half a part at least, so that the
     /// numbers last for half the bytes that they would otherwise.
     pub(super) fn short(self, number: u32) -> Option<u64> {
@@ -131,5 +138,12 @@ mod tests {
         assert!(total(large) > 5 << 40);
         let equal = Sizes::new(&Config { equal_parts: true, part_size_mib: 1, ..Config::default() });
         assert_eq!((equal.of(9000), equal.short(1)), (MIN_PART, None));
+        for (sizes, number) in [(sizes, 1), (sizes, 801), (equal, 1), (large, MAX_PARTS)] {
+            for unit in [1, 1000, 65_564] {
+                let size = sizes.of_units(number, unit);
+                assert!(size >= MIN_PART && size.is_multiple_of(unit), "{size} in units of {unit}");
+                assert!(size <= sizes.of(number) || sizes.of(number) < MIN_PART + unit);
+            }
+        }
     }
 }

@@ -202,14 +202,10 @@ impl Blobs for S3 {
         Ok(Box::new(S3Writer::new(Arc::clone(&self.0), open, hasher)))
     }
 
-    async fn rehash(
-        &self,
-        store_id: &str,
-        key: &ObjectKey,
-        size: u64,
-        algorithm: Algorithm,
-    ) -> Result<Digest, BlobsError> {
-        self.0.check_store(store_id)?;
+    async fn rehash(&self, object: &ObjectRef, algorithm: Algorithm) -> Result<Digest, BlobsError> {
+        self.0.check_store(&object.store_id)?;
+        crate::check_plain(object)?;
+        let (key, size) = (&object.key, object.size);
         let mut hasher = Hasher::new(algorithm);
         let mut steps =
             reader::open(&self.0.client, key, size, ByteRange { offset: 0, length: size }).await?;

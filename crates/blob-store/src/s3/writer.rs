@@ -41,6 +41,8 @@ pub(super) struct S3Writer {
     store: Arc<Inner>,
     key: ObjectKey,
     epoch: i64,
+    /// What parts end at multiples of.
+    unit: u64,
     multipart: Option<Multipart>,
     /// What is durable, in the order of the bytes.
     pieces: Vec<Piece>,
@@ -84,6 +86,7 @@ impl S3Writer {
             store,
             key: open.key,
             epoch: open.epoch,
+            unit: open.unit.max(1),
             multipart: staging.multipart,
             next_piece: staging.last + 1,
             pieces: staging.pieces,
@@ -120,7 +123,7 @@ impl S3Writer {
     }
 
     fn part_size(&self) -> u64 {
-        self.store.sizes.of(self.next_part)
+        self.store.sizes.of_units(self.next_part, self.unit)
     }
 
     /// Reserves the memory of the part that fills up, before its first byte is taken.
@@ -340,7 +343,7 @@ impl BlobWriter for S3Writer {
         let change = self.hand_out().change;
         let digest = self.hasher.clone().finish();
         let written = Written { offset: self.offset, hash_state: self.hasher.save(), digest, change };
-        Ok(Closed { written, two_phase })
+        Ok(Closed { written, two_phase, sealing: None })
     }
 
     async fn finish(&mut self) -> Result<ObjectKey, BlobsError> {

@@ -3,7 +3,7 @@
 
 use berth_oci::{Algorithm, Digest};
 
-use super::{Fixture, Put, Recorded, bytes_of, close, feed, finish, list_all, new_key, sync};
+use super::{Fixture, Put, Recorded, bytes_of, close, feed, finish, list_all, new_key, note_sealing, sync};
 use crate::{Abandoned, ObjectKey, Place, WriteOpen};
 
 const MIB: usize = 1 << 20;
@@ -127,7 +127,9 @@ pub async fn a_finish_without_an_answer_is_resumed(fixture: Fixture) {
             keys.push(fixture.blobs.resume_finish(fixture.resumed(&key, epoch, &recorded)).await.unwrap());
         }
         assert_eq!(keys[0], keys[1], "a finish may be repeated");
-        let put = Put { key: keys.remove(0), offset: closed.written.offset, digest: closed.written.digest };
+        let put_key = keys.remove(0);
+        note_sealing(&put_key, closed.sealing.clone());
+        let put = Put { key: put_key, offset: closed.written.offset, digest: closed.written.digest };
         check(&fixture, &put, &bytes, "resumed").await;
     }
 }

@@ -1,5 +1,6 @@
 //! Instance-manager's tables, as one-shot units of work. `None` is absence; nothing here knows a password or a token.
 
+mod keys;
 mod statements;
 #[cfg(test)]
 mod suite;
@@ -8,6 +9,7 @@ use berth_access::{Grant, GrantScope};
 use berth_database::{Database, Row, Transaction, args};
 use berth_model::{BlobDelivery, EventId, GrantId, InstanceId, Role, UserId};
 use berth_service::Timestamp;
+pub(crate) use keys::NewKey;
 use statements as sql;
 
 use crate::Error;

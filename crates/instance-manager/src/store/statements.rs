@@ -55,6 +55,25 @@ berth_database::statements! {
         OR hash NOT IN (SELECT hash FROM refresh_tokens WHERE user_id = $1 ORDER BY created_at DESC, hash LIMIT 100))";
     pub(crate) DELETE_REFRESH_TOKENS = "DELETE FROM refresh_tokens WHERE user_id = $1";
 
+    /// The lock under which an instance's current key changes.
+    pub(crate) LOCK_INSTANCE = "SELECT id FROM instances WHERE id = $1" for update;
+    pub(crate) LOCK_INSTANCE_NAMED = "SELECT id FROM instances WHERE name = $1" for update;
+    pub(crate) CURRENT_KEY = "SELECT id, sealed FROM instance_keys WHERE instance_id = $1 AND state = 'current'";
+    pub(crate) INSTANCE_KEY = "SELECT sealed FROM instance_keys WHERE id = $1 AND instance_id = $2";
+    pub(crate) ADD_INSTANCE_KEY = "INSERT INTO instance_keys (id, instance_id, sealed, state, created_at) \
+        VALUES ($1, $2, $3, 'current', $4)";
+    pub(crate) REPLACE_INSTANCE_KEY = "UPDATE instance_keys SET state = 'former', replaced_at = $2 \
+        WHERE instance_id = $1 AND state = 'current'";
+    /// With the database's time in microseconds, if it has a clock of its own.
+    pub(crate) FORMER_KEYS =
+        sqlite "SELECT id, instance_id, replaced_at, NULL FROM instance_keys \
+            WHERE state = 'former' AND id > $1 ORDER BY id LIMIT $2"
+        postgres "SELECT id, instance_id, replaced_at, \
+            (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint FROM instance_keys \
+            WHERE state = 'former' AND id > $1 ORDER BY id LIMIT $2";
+    pub(crate) DROP_FORMER_KEY = "DELETE FROM instance_keys WHERE id = $1 AND state = 'former'";
+    pub(crate) SHRED_KEYS = "DELETE FROM instance_keys WHERE instance_id = $1";
+
     pub(crate) INSERT_AUDIT = "INSERT INTO audit (event_id, instance_id, type, principal, repository_id, repository, \
         digest, tag, occurred_at, recorded_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
     /// By the index on (instance_id, event_id).

@@ -152,6 +152,11 @@ impl Metadata {
         self.claim_work("scrub", holder, lease).await
     }
 
+    /// The same for the one that seals data keys again.
+    pub(crate) async fn claim_resealing(&self, holder: &str, lease: Duration) -> Result<bool> {
+        self.claim_work("reseal", holder, lease).await
+    }
+
     async fn claim_work(&self, work: &'static str, holder: &str, lease: Duration) -> Result<bool> {
         if self.database.engine() == berth_database::Engine::Sqlite {
             // One process has the file.

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use super::{Counts, Kind, Pass, Phase, Position, Progress, Scrubber};
 use crate::{
     error::{Error, Result},
+    staging,
     store::{self, scrub_statements as sql},
 };
 
@@ -101,7 +102,9 @@ impl Scrubber {
                 Error::new(berth_oci::ErrorCode::Internal, error.to_string())
             })?;
             let format = i32::try_from(row.get::<i64>(5)?).unwrap_or(i32::MAX);
-            let object = ObjectRef { store_id: row.get(3)?, key, size: store::size(&row, 2)?, format };
+            let sealing = staging::stored_sealing(&row, 7)?;
+            let object =
+                ObjectRef { store_id: row.get(3)?, key, size: store::size(&row, 2)?, format, sealing };
             Ok(BlobRow {
                 instance: row.get(0)?,
                 digest: store::digest(&row, 1)?,
@@ -195,7 +198,7 @@ impl Scrubber {
 
     async fn is_there(&self, store_id: &str, key: &str) -> Step<bool> {
         let Ok(key) = key.parse::<ObjectKey>() else { return Ok(false) };
-        let object = ObjectRef { store_id: store_id.to_owned(), key, size: 0, format: 0 };
+        let object = ObjectRef::new(store_id, key, 0, None);
         match self.blobs.open(&object, None).await {
             Ok(_) => Ok(true),
             Err(BlobsError::NotFound) => Ok(false),
@@ -209,6 +212,7 @@ fn verdict(object: &ObjectRef, error: BlobsError) -> Step<Option<Kind>> {
     match error {
         BlobsError::NotFound => Ok(Some(Kind::Missing)),
         BlobsError::Short { .. } => Ok(Some(Kind::Short)),
+        BlobsError::Damaged(_) => Ok(Some(Kind::WrongDigest)),
         BlobsError::Unavailable(_) => Err(away(&error)),
         error => {
             let source = &error as &dyn std::error::Error;

@@ -84,10 +84,12 @@ statements! {
 
     // Upload sessions.
     pub(crate) NEXT_SESSION = "SELECT id, store_id, object_key, size, epoch, \
-        staged, multipart_key, multipart_id, reserved_parts FROM upload_sessions \
+        staged, multipart_key, multipart_id, reserved_parts, kek_id, wrapped_dek, sealed_hash, sealed_rest \
+        FROM upload_sessions \
         WHERE expires_at <= $1 AND lease_until <= $1 AND state IN ('open', 'finishing') \
         ORDER BY expires_at LIMIT 1" for update skip locked;
     pub(crate) REAP_SESSION = "UPDATE upload_sessions SET state = 'reaped', epoch = epoch + 1, hash_state = NULL, \
+        kek_id = NULL, wrapped_dek = NULL, sealed_hash = NULL, sealed_rest = NULL, \
         lease_until = 0, updated_at = $2, expires_at = $3 WHERE id = $1 AND state IN ('open', 'finishing')";
     pub(crate) PUT_OFF_SESSION = "UPDATE upload_sessions SET expires_at = $2 WHERE id = $1";
     pub(crate) CLOSED_SESSIONS = "SELECT id FROM upload_sessions \

@@ -2,6 +2,7 @@
 
 pub(crate) mod collect_statements;
 pub(crate) mod scrub_statements;
+pub(crate) mod sealing_statements;
 pub(crate) mod statements;
 #[cfg(test)]
 mod suite;

@@ -5,7 +5,7 @@ use berth_database::statements;
 statements! {
     // Rows.
     pub(crate) BLOBS = "SELECT instance_id, digest, size, store_id, object_key, format, \
-        quarantined_at IS NOT NULL FROM blobs \
+        quarantined_at IS NOT NULL, kek_id, wrapped_dek FROM blobs \
         WHERE (instance_id, digest) > ($1, $2) ORDER BY instance_id, digest LIMIT $3";
     pub(crate) BLOB_IS = "SELECT 1 FROM blobs WHERE instance_id = $1 AND digest = $2 AND object_key = $3";
     // With how many of its blobs and children are not there, which the foreign keys should make impossible.

@@ -22,7 +22,7 @@ statements! {
         LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = $4 \
         WHERE n.instance_id = $1 AND n.name = $2";
     pub(crate) RESOLVE_BLOB = "SELECT r.id, n.id, r.visibility, b.digest, b.size, b.store_id, b.object_key, b.format, \
-        b.quarantined_at IS NOT NULL \
+        b.quarantined_at IS NOT NULL, b.kek_id, b.wrapped_dek \
         FROM namespaces n \
         LEFT JOIN repositories r ON r.instance_id = n.instance_id AND r.path = $3 \
         LEFT JOIN links l ON l.repository_id = r.id AND l.digest = $4 \
@@ -74,13 +74,15 @@ statements! {
     pub(crate) READ_SESSION = "SELECT r.id, r.namespace_id, s.state, s.size, s.epoch, s.algorithm, s.hash_state, \
         s.store_id, s.object_key, s.expires_at, s.digest, s.lease_until, \
         s.staged, s.multipart_key, s.multipart_id, s.reserved_parts, \
+        s.kek_id, s.wrapped_dek, s.sealed_hash, s.sealed_rest, \
         EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = s.digest) \
         FROM upload_sessions s JOIN repositories r ON r.id = s.repository_id \
         WHERE s.id = $1 AND s.principal = $2 AND r.instance_id = $3 AND r.path = $4";
     // Whether the link is there is asked afterwards: this statement may wait for a commit that it then doesn't see.
     pub(crate) LOCK_SESSION = "SELECT r.id, r.namespace_id, s.state, s.size, s.epoch, s.algorithm, s.hash_state, \
         s.store_id, s.object_key, s.expires_at, s.digest, s.lease_until, \
-        s.staged, s.multipart_key, s.multipart_id, s.reserved_parts \
+        s.staged, s.multipart_key, s.multipart_id, s.reserved_parts, \
+        s.kek_id, s.wrapped_dek, s.sealed_hash, s.sealed_rest \
         FROM upload_sessions s JOIN repositories r ON r.id = s.repository_id \
         WHERE s.id = $1 AND s.principal = $2 AND r.instance_id = $3 AND r.path = $4" for update of s;
     pub(crate) LINK = "SELECT 1 FROM links WHERE repository_id = $1 AND digest = $2";
@@ -102,6 +104,8 @@ statements! {
         WHERE id = $1 AND staged AND epoch = $2 AND state = 'open' AND size <= $4";
     pub(crate) SET_MULTIPART = "UPDATE upload_sessions SET multipart_key = $2, multipart_id = $3 WHERE id = $1";
     pub(crate) SET_RESERVED = "UPDATE upload_sessions SET reserved_parts = $2 WHERE id = $1";
+    pub(crate) SET_SEALING = "UPDATE upload_sessions SET kek_id = COALESCE($2, kek_id), \
+        wrapped_dek = COALESCE($3, wrapped_dek), sealed_hash = $4, sealed_rest = $5 WHERE id = $1";
     pub(crate) PIECES = "SELECT number, epoch, start, size, part_number, object_key, entity_tag, checksum, merged \
         FROM upload_parts WHERE upload_id = $1 ORDER BY start, number";
     pub(crate) ADD_PIECE = "INSERT INTO upload_parts \
@@ -115,22 +119,26 @@ statements! {
     pub(crate) COUNT_TAILS = "SELECT epoch, count(*) FROM upload_parts \
         WHERE upload_id = $1 AND part_number IS NULL GROUP BY epoch HAVING count(*) > 1 ORDER BY epoch";
     pub(crate) COMMIT_SESSION = "UPDATE upload_sessions SET state = 'committed', digest = $2, size = $3, \
-        hash_state = NULL, lease_until = 0, updated_at = $4, expires_at = $5 WHERE id = $1";
+        hash_state = NULL, kek_id = NULL, wrapped_dek = NULL, sealed_hash = NULL, sealed_rest = NULL, \
+        lease_until = 0, updated_at = $4, expires_at = $5 WHERE id = $1";
     pub(crate) CANCEL_SESSION = "UPDATE upload_sessions SET state = 'cancelled', epoch = $2, hash_state = NULL, \
+        kek_id = NULL, wrapped_dek = NULL, sealed_hash = NULL, sealed_rest = NULL, \
         lease_until = 0, updated_at = $3, expires_at = $4 WHERE id = $1";
 
     // Blobs and links.
-    pub(crate) ADD_BLOB = "INSERT INTO blobs (instance_id, digest, size, store_id, object_key, created_at) \
-        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    pub(crate) ADD_BLOB = "INSERT INTO blobs \
+        (instance_id, digest, size, store_id, object_key, created_at, format, kek_id, wrapped_dek) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
     pub(crate) BLOB_KEY = "SELECT object_key FROM blobs WHERE instance_id = $1 AND digest = $2" for key share;
     pub(crate) IN_QUARANTINE = "SELECT 1 FROM blobs WHERE instance_id = $1 AND digest = $2 \
         AND quarantined_at IS NOT NULL";
     pub(crate) LOCK_QUARANTINED = "SELECT store_id, object_key, size FROM blobs WHERE instance_id = $1 AND digest = $2 \
         AND quarantined_at IS NOT NULL" for update;
-    pub(crate) REPLACE_OBJECT = "UPDATE blobs SET store_id = $3, object_key = $4, quarantined_at = NULL \
+    pub(crate) REPLACE_OBJECT = "UPDATE blobs SET store_id = $3, object_key = $4, format = $5, kek_id = $6, \
+        wrapped_dek = $7, quarantined_at = NULL \
         WHERE instance_id = $1 AND digest = $2";
     pub(crate) QUARANTINE = "UPDATE blobs SET quarantined_at = $4 WHERE instance_id = $1 AND digest = $2 \
-        AND object_key = $3 AND quarantined_at IS NULL";
+        AND object_key = $3 AND quarantined_at IS NULL AND ($5 = '' OR kek_id = $5)";
     pub(crate) LIFT_QUARANTINE = "UPDATE blobs SET quarantined_at = NULL WHERE instance_id = $1 AND digest = $2 \
         AND object_key = $3 AND quarantined_at IS NOT NULL";
     pub(crate) ADD_LINK = "INSERT INTO links (repository_id, digest, instance_id, linked_at) VALUES ($1, $2, $3, $4) \

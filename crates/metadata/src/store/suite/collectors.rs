@@ -48,7 +48,7 @@ impl Blobs for Shredder {
         Err(BlobsError::Invalid("nothing is written here"))
     }
 
-    async fn rehash(&self, _: &str, _: &ObjectKey, _: u64, _: Algorithm) -> Result<Digest, BlobsError> {
+    async fn rehash(&self, _: &ObjectRef, _: Algorithm) -> Result<Digest, BlobsError> {
         Err(BlobsError::Invalid("nothing is read here"))
     }
 

@@ -10,6 +10,7 @@ mod mounts;
 mod quarantine;
 mod reads;
 mod scrub;
+mod sealing;
 mod staging;
 mod statements;
 mod uploads;
@@ -138,6 +139,7 @@ impl World {
             digest: digest.to_string(),
             size,
             object_key: String::new(),
+            sealing: None,
         };
         answer(self.service.commit_upload(Request::new(request)).await).map(drop)
     }

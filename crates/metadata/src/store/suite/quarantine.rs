@@ -20,6 +20,7 @@ async fn quarantine(world: &World, digest: &Digest, object_key: &str) -> bool {
         digest: digest.to_string(),
         object_key: object_key.to_owned(),
         damage: "wrong_digest".to_owned(),
+        key_id: String::new(),
     };
     answer(world.service.quarantine_blob(Request::new(request)).await).unwrap().quarantined
 }

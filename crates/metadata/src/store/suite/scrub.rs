@@ -59,7 +59,7 @@ impl Blobs for Shelf {
         Err(BlobsError::Invalid("nothing is written here"))
     }
 
-    async fn rehash(&self, _: &str, _: &ObjectKey, _: u64, _: Algorithm) -> Result<Digest, BlobsError> {
+    async fn rehash(&self, _: &ObjectRef, _: Algorithm) -> Result<Digest, BlobsError> {
         Err(BlobsError::Invalid("nothing is hashed here"))
     }
 

@@ -97,6 +97,7 @@ impl World {
             digest: digest.to_string(),
             size,
             object_key: key.to_owned(),
+            sealing: None,
         };
         answer(self.service.commit_upload(Request::new(request)).await).map(drop)
     }
@@ -143,6 +144,7 @@ async fn pieces_come_back_with_the_next_lease(world: World) {
         reserved: 2 + RESERVED_PARTS,
         last: 3,
         pieces: parts.clone(),
+        sealing: None,
     };
     assert_eq!(staging(&lease), recorded);
     let lease = world.begin(APP, &upload.id, Some(150), "").await.unwrap();
