@@ -7,8 +7,10 @@ use bytes::Bytes;
 use futures::stream;
 use reqwest::{Body, Method};
 
-async fn every_way_to_push(setting: Setting) {
-    let deployment = Deployment::builder(setting.on_bucket()).start().await.unwrap();
+async fn every_way_to_push(setting: Setting, sealed: bool) {
+    let builder = Deployment::builder(setting.on_bucket());
+    let builder = builder.with_env("BERTH__BLOB_STORE__ENCRYPT", sealed.to_string());
+    let deployment = builder.start().await.unwrap();
     let storage = deployment.object_storage();
     let repository = deployment.client().repository("bucket/app");
     let mut content = Content::seeded(5);
@@ -43,13 +45,24 @@ async fn every_way_to_push(setting: Setting) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_bucket_takes_every_way_to_push_in_one_process() {
+    every_way_to_push(Setting::EMBEDDED, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_bucket_takes_every_way_to_push_with_roles_apart() {
+    let setting = Setting::new(Layout::RolesApart, Engine::Postgres);
+    every_way_to_push(setting, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_push_a_blob_gives_the_same_blob() {
-    every_way_to_push(Setting::EMBEDDED).await;
+    every_way_to_push(Setting::EMBEDDED, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_push_a_blob_gives_the_same_blob_with_roles_apart() {
-    every_way_to_push(Setting::new(Layout::RolesApart, Engine::Postgres)).await;
+    every_way_to_push(Setting::new(Layout::RolesApart, Engine::Postgres), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

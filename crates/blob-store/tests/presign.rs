@@ -57,12 +57,13 @@ async fn written(blobs: &dyn Blobs, number: u128, size: usize) -> ObjectRef {
         algorithm: Algorithm::Sha256,
         staging: Staging::default(),
         expected: None,
+        unit: 1,
     };
     let mut writer = blobs.write(open).await.unwrap();
     writer.write(bytes_of(7, size)).await.unwrap();
     writer.close().await.unwrap();
     let key = writer.finish().await.unwrap();
-    ObjectRef { store_id: "s3".to_owned(), key, size: size as u64, format: 0 }
+    ObjectRef::new("s3", key, size as u64, None)
 }
 
 /// Asks without any credentials.

@@ -565,6 +565,7 @@ async fn an_instance_has_one_current_key_and_former_ones_until_they_are_dropped(
     };
     assert_eq!(from_status(&shred("none").await.unwrap_err()).code, ErrorCode::NotFound);
     rotate(&keys).await;
+    bench.clock.advance(Duration::from_secs(1));
     assert_eq!(shred("default").await.unwrap().into_inner().destroyed, 2);
     assert_eq!(get_key(&keys, instance, &second).await.unwrap_err().code, ErrorCode::NotFound);
 
@@ -602,7 +603,7 @@ async fn data_keys_are_sealed_again_by_the_current_key() {
     let answer = keys.clone().rewrap_data_keys(request).await.unwrap().into_inner();
     let (second, secret) = get_key(&keys, instance, "").await.unwrap();
     assert_eq!(answer.key_id, second);
-    assert!(answer.wrapped_keys[..3].iter().all(|wrapped| wrapped.is_empty()));
+    assert!(answer.wrapped_keys[..3].iter().all(bytes::Bytes::is_empty));
     let opener = InstanceKey::new(second, &secret).unwrap();
     assert_eq!(opener.unwrap("i/a/b", &answer.wrapped_keys[3]).unwrap(), data_key);
 }
