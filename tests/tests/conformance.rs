@@ -77,4 +77,8 @@ settings! {
     two_gateways_on_postgres: Setting::new(Layout::RolesApart, Engine::Postgres).with_gateways(2);
     one_process_on_a_bucket: Setting::EMBEDDED.on_bucket();
     roles_apart_on_a_bucket: Setting::new(Layout::RolesApart, Engine::Postgres).on_bucket();
+    one_process_on_an_encrypted_folder: Setting::EMBEDDED.sealed();
+    roles_apart_on_an_encrypted_folder: Setting::new(Layout::RolesApart, Engine::Postgres).sealed();
+    one_process_on_an_encrypted_bucket: Setting::EMBEDDED.on_bucket().sealed();
+    roles_apart_on_an_encrypted_bucket: Setting::new(Layout::RolesApart, Engine::Postgres).on_bucket().sealed();
 }

@@ -71,9 +71,8 @@ impl Drop for Docker {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn docker_logs_in_pushes_and_pulls() {
-    let deployment = Deployment::builder(Setting::EMBEDDED).start().await.unwrap();
+async fn logs_in_pushes_and_pulls(setting: Setting) {
+    let deployment = Deployment::builder(setting).start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let docker = Docker::start(folder.path()).await;
     let registry = deployment.address().to_string();
@@ -107,6 +106,26 @@ async fn docker_logs_in_pushes_and_pulls() {
     assert!(!docker.run(&["pull", &image]).status.success());
     deployment.admin(&["set-visibility", "team/app", "public"], "").await.unwrap();
     docker.ok(&["pull", &image]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_logs_in_pushes_and_pulls() {
+    logs_in_pushes_and_pulls(Setting::EMBEDDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_pushes_to_and_pulls_from_a_bucket() {
+    logs_in_pushes_and_pulls(Setting::EMBEDDED.on_bucket()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_pushes_to_and_pulls_from_an_encrypted_folder() {
+    logs_in_pushes_and_pulls(Setting::EMBEDDED.sealed()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_pushes_to_and_pulls_from_an_encrypted_bucket() {
+    logs_in_pushes_and_pulls(Setting::EMBEDDED.on_bucket().sealed()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,8 @@ use std::{
 };
 
 use berth_testkit::{
-    Blob, Content, Deployment, Engine, Image, Layout, Manifest, Reply, Setting, descriptor, eventually,
+    Blob, Content, Deployment, Engine, Image, Layout, Manifest, Reply, Setting, Storage, descriptor,
+    eventually,
 };
 use reqwest::Method;
 
@@ -167,16 +168,14 @@ fn note(image: &Image, number: usize) -> Manifest {
 }
 
 /// The database's log can't grow: every kind of write is refused, every kind of read is answered.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t3_a_database_without_room_refuses_writes_and_goes_on_reading() {
+async fn no_room_for_rows(setting: Setting) {
     let device = SmallDevice::mount(48);
     let blobs = tempfile::tempdir().unwrap();
-    let deployment = Deployment::builder(Setting::EMBEDDED)
-        .within(device.path())
-        .with_env("BERTH__BLOB_STORE__ROOT", blobs.path().display().to_string())
-        .start()
-        .await
-        .unwrap();
+    let mut builder = Deployment::builder(setting).within(device.path());
+    if setting.storage == Storage::Folder {
+        builder = builder.with_env("BERTH__BLOB_STORE__ROOT", blobs.path().display().to_string());
+    }
+    let deployment = builder.start().await.unwrap();
     let client = deployment.client();
     let repository = client.repository("log/app");
     let image = pushed(&deployment, "log/app").await;
@@ -248,4 +247,14 @@ async fn t3_a_database_without_room_refuses_writes_and_goes_on_reading() {
     });
     audited.await.unwrap();
     deployment.is_sound().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t3_a_database_without_room_refuses_writes_and_goes_on_reading() {
+    no_room_for_rows(Setting::EMBEDDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t3_a_database_without_room_refuses_writes_to_a_bucket_and_goes_on_reading() {
+    no_room_for_rows(Setting::EMBEDDED.on_bucket()).await;
 }

@@ -68,6 +68,7 @@ fn fixture(store: Store, blobs: Arc<dyn Blobs>) -> Fixture {
         cut,
         in_place: false,
         sealed: false,
+        cut_under_readers: true,
         keep: Box::new((store.storage, store._folder)),
     }
 }

@@ -37,6 +37,7 @@ mod filesystem {
             cut,
             in_place: true,
             sealed: false,
+            cut_under_readers: true,
             keep: Box::new(folder),
         }
     }
@@ -63,6 +64,7 @@ mod remote_over_a_socket {
             cut,
             in_place: true,
             sealed: false,
+            cut_under_readers: true,
             keep: Box::new((folder, socket, tasks)),
         }
     }
@@ -83,6 +85,7 @@ mod remote_in_this_process {
             cut,
             in_place: true,
             sealed: false,
+            cut_under_readers: true,
             keep: Box::new(folder),
         }
     }

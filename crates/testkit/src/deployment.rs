@@ -50,6 +50,8 @@ pub struct Setting {
     pub gateways: usize,
     /// Bytes.
     pub storage: Storage,
+    /// Whether they are encrypted by Berth.
+    pub sealed: bool,
 }
 
 impl Setting {
@@ -58,7 +60,14 @@ impl Setting {
 
     /// The other layouts and engines, with one gateway.
     pub const fn new(layout: Layout, engine: Engine) -> Self {
-        Self { layout, engine, gateways: 1, storage: Storage::Folder }
+        Self { layout, engine, gateways: 1, storage: Storage::Folder, sealed: false }
+    }
+
+    /// The same with its bytes encrypted by Berth.
+    #[must_use]
+    pub const fn sealed(mut self) -> Self {
+        self.sealed = true;
+        self
     }
 
     /// The same with its bytes in object storage.
@@ -136,6 +145,9 @@ impl Builder {
             Storage::HollowBucket => Some(ObjectStorage::hollow()),
         };
         let mut environment: Vec<_> = object_storage.iter().flat_map(ObjectStorage::settings).collect();
+        if self.setting.sealed {
+            environment.push(("BERTH__BLOB_STORE__ENCRYPT".to_owned(), "true".to_owned()));
+        }
         environment.extend(self.environment);
         let plan = Plan { folder: &folder, database: database.as_deref(), environment: &environment };
         let processes = match self.setting.layout {

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, ensure};
 
-use crate::{Berth, Deployment, eventually, process::binary};
+use crate::{Berth, Deployment, Storage, eventually, process::binary};
 
 /// What one pass of `berth verify` saw.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +33,8 @@ pub struct Baseline {
 
 /// What may be open or resident beside the baseline: connections of pools, caches that filled, an allocator's reserve.
 const SPARE_DESCRIPTORS: usize = 40;
+/// As many connections to object storage stay open for a while as were needed at a time.
+const SPARE_CONNECTIONS: usize = 100;
 const SPARE_BYTES: u64 = 192 << 20;
 
 impl Deployment {
@@ -109,9 +111,13 @@ impl Deployment {
                 return Err(error.context(format!("{last:?}\n{status}")));
             }
         };
+        let spare = match self.setting().storage {
+            Storage::Folder => SPARE_DESCRIPTORS,
+            Storage::Bucket | Storage::HollowBucket => SPARE_DESCRIPTORS + SPARE_CONNECTIONS,
+        };
         let settled = eventually("memory and descriptors are back", || async {
             let now = self.baseline();
-            let back = now.descriptors <= baseline.descriptors + SPARE_DESCRIPTORS
+            let back = now.descriptors <= baseline.descriptors + spare
                 && now.resident <= baseline.resident + SPARE_BYTES;
             back.then_some(())
         });

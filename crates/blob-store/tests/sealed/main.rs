@@ -64,6 +64,7 @@ mod filesystem {
             cut: Box::new(move |key, length| cut(&file_in(&root, key), length)),
             in_place: true,
             sealed: true,
+            cut_under_readers: true,
             keep: Box::new(folder),
         }
     }
@@ -85,6 +86,7 @@ mod object_storage {
             cut: Box::new(move |key, length| cut(Path::new(&storage.file(key.as_str())), length)),
             in_place: false,
             sealed: true,
+            cut_under_readers: true,
             keep: Box::new((kept, folder)),
         }
     }
@@ -105,6 +107,7 @@ mod remote {
             cut: Box::new(move |key, length| cut(&file_in(&root, key), length)),
             in_place: true,
             sealed: true,
+            cut_under_readers: true,
             keep: Box::new(folder),
         }
     }
@@ -126,6 +129,7 @@ mod remote_object_storage {
             cut: Box::new(move |key, length| cut(Path::new(&storage.file(key.as_str())), length)),
             in_place: false,
             sealed: true,
+            cut_under_readers: true,
             keep: Box::new((kept, folder)),
         }
     }
