@@ -25,6 +25,9 @@ async fn every_way_to_push(setting: Setting, sealed: bool) {
         repository.push_blob_in_chunks(&chunks, 2_999_999).await.unwrap();
         repository.pull_blob(&chunks).await.unwrap();
     }
+    // Larger chunks are asked for; those above were smaller.
+    let started = repository.call(Method::POST, "/blobs/uploads/").await.unwrap().send().await.unwrap();
+    assert_eq!(started.expect(202).unwrap().header("oci-chunk-min-length"), Some("5242880"));
     // Without a length, as docker does.
     let streamed = content.layer(12_000_000);
     let upload = repository.start_upload().await.unwrap();

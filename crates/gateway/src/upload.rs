@@ -29,6 +29,10 @@ use crate::{
     request::{Parts, Request},
 };
 
+/// The least that a chunk should have where bytes go to parts (distribution-spec, "Pushing a blob in chunks"). Smaller ones
+/// work, at the cost of being written twice.
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+const MIN_CHUNK: u64 = 5 << 20;
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// Bytes after which what has come is made durable and recorded.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -337,6 +341,9 @@ fn session(status: StatusCode, name: &Name, upload: &Upload) -> Response<Body> {
     headers.insert(header::LOCATION, answer::value(location(name, &upload.id)));
     headers.insert(header::RANGE, answer::value(range(upload.offset)));
     headers.insert(UPLOAD_UUID, answer::value(&upload.id));
+    if upload.staged {
+        headers.insert(CHUNK_MIN_LENGTH, answer::value(MIN_CHUNK.to_string()));
+    }
     response
 }
 

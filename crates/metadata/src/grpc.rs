@@ -143,6 +143,7 @@ fn upload(upload: &Upload) -> proto::Upload {
         id: upload.id.to_string(),
         offset: upload.offset,
         algorithm: upload.algorithm.map(|algorithm| algorithm.to_string()).unwrap_or_default(),
+        staged: upload.staged,
     }
 }
 

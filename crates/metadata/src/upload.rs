@@ -27,6 +27,8 @@ pub(crate) struct Upload {
     pub(crate) offset: u64,
     /// The algorithm that the client asked for.
     pub(crate) algorithm: Option<Algorithm>,
+    /// Whether its store keeps bytes aside; known when it is started.
+    pub(crate) staged: bool,
 }
 
 /// The right to write to an upload.
@@ -454,7 +456,7 @@ impl Metadata {
             })
             .await?;
         berth_service::crash::point("start_upload.committed");
-        Ok(Upload { id, offset: 0, algorithm })
+        Ok(Upload { id, offset: 0, algorithm, staged })
     }
 
     async fn read_session(&self, upload: UploadId, access: &Access) -> Result<Session> {
@@ -476,7 +478,7 @@ impl Metadata {
         if !matches!(session.state.as_str(), "open" | "finishing") || session.expires_at <= self.clock.now() {
             return Err(unknown());
         }
-        Ok(Upload { id: upload, offset: session.size, algorithm: session.algorithm })
+        Ok(Upload { id: upload, offset: session.size, algorithm: session.algorithm, staged: false })
     }
 
     /// Takes the lease of a session, from a live holder too, if the client goes on where the session stands.
@@ -577,7 +579,7 @@ impl Metadata {
         let (_, algorithm) = self.advance(progress, false).await?;
         berth_service::crash::point("advance_upload.committed");
         self.leases.release(&id.to_string(), epoch);
-        Ok(Upload { id, offset, algorithm })
+        Ok(Upload { id, offset, algorithm, staged: false })
     }
 
     async fn advance(&self, progress: Progress, renew: bool) -> Result<(Timestamp, Option<Algorithm>)> {

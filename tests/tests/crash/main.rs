@@ -97,7 +97,7 @@ fn shuffled(points: impl IntoIterator<Item = &'static str>, random: &mut Content
     mixed
 }
 
-/// Half of the deaths in one process on SQLite, half with roles apart on PostgreSQL, each role in its turn; no point
+/// Half of the deaths in one process on SQLite, half with roles apart on PostgreSQL and bytes encrypted, each role in its turn; no point
 /// twice before every one was the victim's.
 fn plans(runs: usize, random: &mut Content) -> [Plan; 2] {
     // The longest after a death of metadata comes who needs its relay, which first waits for the lease of the dead one.
@@ -125,7 +125,7 @@ fn plans(runs: usize, random: &mut Content) -> [Plan; 2] {
             setting: Setting::EMBEDDED,
             deaths: together.into_iter().map(|point| (point, "berth")).collect(),
         },
-        Plan { setting: Setting::new(Layout::RolesApart, Engine::Postgres), deaths: apart },
+        Plan { setting: Setting::new(Layout::RolesApart, Engine::Postgres).sealed(), deaths: apart },
     ]
 }
 
