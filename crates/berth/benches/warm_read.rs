@@ -79,6 +79,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         subscribers: Vec::new(),
         blobs: None,
         keys: None,
+        stores: None,
         tasks: tasks.clone(),
     };
     let service = berth_metadata::build(berth_metadata::Config::default(), deps);

@@ -24,6 +24,7 @@ use crate::{
     arguments::ConfigArguments,
     config::{self, Config},
     failure::Failure,
+    storage::{self, RotateStorageCredentials, SetStorage, ShowStorage},
     terminal,
 };
 
@@ -74,6 +75,12 @@ enum AdminCommand {
         /// stream, through the registry; or redirect, by URLs of the object storage, where blobs are there
         delivery: BlobDelivery,
     },
+    /// Say where the bytes of an instance's new blobs go, once that was tried out; old ones stay where they are
+    SetStorage(Box<SetStorage>),
+    /// Give a bucket of an instance other credentials, once they were tried out
+    RotateStorageCredentials(RotateStorageCredentials),
+    /// Print the storage that an instance has and had, without secrets
+    ShowStorage(ShowStorage),
     /// Print the audit trail, oldest first
     Audit {
         /// Entries after this event id
@@ -159,6 +166,12 @@ impl Registry {
         let metadata = MetadataClient::new(metadata);
         Ok(Self { metadata, instance_manager, keys, instance_id, instances })
     }
+
+    /// The id of an instance.
+    fn instance_named(&self, name: &str) -> Result<String> {
+        let found = self.instances.iter().find(|known| known.name == name);
+        Ok(found.ok_or_else(|| anyhow!("there is no instance {name}"))?.id.clone())
+    }
 }
 
 pub(crate) fn said(status: &tonic::Status) -> anyhow::Error {
@@ -219,20 +232,31 @@ async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
                     "name": instance.name,
                     "default": instance.default,
                     "blob_delivery": instance.blob_delivery,
+                    "store": instance.store_id,
                 });
                 terminal::line(&line.to_string());
             }
         }
         AdminCommand::SetBlobDelivery { instance, delivery } => {
-            let found = registry.instances.iter().find(|known| known.name == instance);
-            let found = found.ok_or_else(|| anyhow!("there is no instance {instance}"))?;
             let request = SetBlobDeliveryRequest {
-                instance_id: found.id.clone(),
+                instance_id: registry.instance_named(&instance)?,
                 blob_delivery: delivery.as_str().to_owned(),
             };
             let asked = registry.instance_manager.set_blob_delivery(request).await;
             asked.map_err(|status| said(&status))?;
             terminal::line(&format!("{instance} delivers blobs by {}", delivery.as_str()));
+        }
+        AdminCommand::SetStorage(wanted) => {
+            let instance = registry.instance_named(&wanted.instance)?;
+            storage::set(&mut registry.instance_manager, instance, *wanted).await?;
+        }
+        AdminCommand::RotateStorageCredentials(wanted) => {
+            let instance = registry.instance_named(&wanted.instance)?;
+            storage::rotate(&mut registry.instance_manager, instance, wanted).await?;
+        }
+        AdminCommand::ShowStorage(wanted) => {
+            let instance = registry.instance_named(&wanted.instance)?;
+            storage::show(&mut registry.instance_manager, instance).await?;
         }
         AdminCommand::Audit { after, limit } => {
             let request = ListAuditRequest { instance_id, limit, after };

@@ -10,6 +10,7 @@ mod password;
 mod reference;
 mod roles;
 mod serve;
+mod storage;
 mod terminal;
 mod verify;
 

@@ -120,6 +120,9 @@ struct Builder<'a> {
     instance_manager: Channel,
     audit: Channel,
     keys: Channel,
+    /// The stores of instances, at instance-manager.
+    stores: Channel,
+    blob_store: Channel,
     generated_password: bool,
 }
 
@@ -220,6 +223,8 @@ impl<'a> Builder<'a> {
         let instance_manager = channel(Role::InstanceManager, "instance-manager", &peers.instance_manager)?;
         let audit = channel(Role::InstanceManager, "audit", &peers.instance_manager)?;
         let keys = channel(Role::InstanceManager, "instance-keys", &peers.instance_manager)?;
+        let stores = channel(Role::InstanceManager, "stores", &peers.instance_manager)?;
+        let blob_store = channel(Role::BlobStore, "blob-store", &peers.blob_store)?;
         Ok(Self {
             config,
             roles,
@@ -236,25 +241,27 @@ impl<'a> Builder<'a> {
             instance_manager,
             audit,
             keys,
+            stores,
+            blob_store,
             generated_password: false,
         })
     }
 
     async fn blob_store(&mut self) -> Result<Arc<dyn Blobs>, Failure> {
         if !self.roles.contains(&Role::BlobStore) {
-            let channel = Channel::remote("blob-store", &self.config.peers.blob_store);
             // Without the gateway nobody asks for bytes; an empty address then is no mistake.
-            let channel = channel.unwrap_or_else(|_| Channel::slot("blob-store"));
-            return Ok(Arc::new(berth_blob_store::RemoteBlobs::new(channel)));
+            return Ok(Arc::new(berth_blob_store::RemoteBlobs::new(self.blob_store.clone())));
         }
         let deps = berth_blob_store::Deps {
             data: &self.config.data,
             keys: self.keys.clone(),
+            instance_manager: self.stores.clone(),
             tasks: self.back.clone(),
             registry: &mut self.registry,
         };
         let service =
             berth_blob_store::build(&self.config.blob_store, deps).await.context("can't start blob-store")?;
+        self.blob_store.fill(service.server.clone());
         self.grpc.add_service(Guard::new("blob-store", service.server));
         Ok(service.blobs)
     }
@@ -275,6 +282,7 @@ impl<'a> Builder<'a> {
         let deps = berth_instance_manager::Deps {
             database,
             metadata: self.metadata.clone(),
+            blobs: self.blob_store.clone(),
             root_key: Arc::new(root_key),
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),
@@ -296,6 +304,8 @@ impl<'a> Builder<'a> {
         self.instance_manager.fill(service.server.clone());
         self.audit.fill(service.subscriber.clone());
         self.keys.fill(service.keys.clone());
+        self.stores.fill(service.stores.clone());
+        self.grpc.add_service(Guard::new("stores", service.stores));
         self.grpc.add_service(Guard::new("instance-manager", service.server));
         self.grpc.add_service(Guard::new("audit", service.subscriber));
         self.grpc.add_service(Guard::new("instance-keys", service.keys));
@@ -317,6 +327,7 @@ impl<'a> Builder<'a> {
             subscribers: vec![AUDIT_SUBSCRIBER.to_owned()],
             blobs,
             keys: Some(self.keys.clone()),
+            stores: Some(self.stores.clone()),
             tasks: self.back.clone(),
         };
         let service = berth_metadata::build(self.config.metadata_settings(), deps);

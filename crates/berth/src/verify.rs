@@ -74,11 +74,12 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
     let _lock = DataLock::acquire(&config.data).context("can't verify")?;
     let (work, ground) = (Tasks::new(), Tasks::new());
     let mut registry = Registry::default();
-    let keys = open_keys(config, &ground).await?;
+    let own = open_own(config, &ground).await?;
     let blobs: Arc<dyn Blobs> = if config.roles().contains(&Role::BlobStore) {
         let deps = berth_blob_store::Deps {
             data: &config.data,
-            keys: keys.channel,
+            keys: own.keys,
+            instance_manager: own.stores.clone(),
             tasks: work.clone(),
             registry: &mut registry,
         };
@@ -97,6 +98,7 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
         subscribers: Vec::new(),
         blobs: Some(blobs),
         keys: None,
+        stores: Some(own.stores),
         tasks: work.clone(),
         registry: &mut registry,
     };
@@ -104,33 +106,42 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
     let outcome = watch(MetadataClient::new(Channel::local("metadata", server))).await;
     work.stop(Duration::from_secs(5)).await;
     database.close().await;
-    if let Some(database) = keys.database {
+    if let Some(database) = own.database {
         database.close().await;
     }
     ground.stop(Duration::from_secs(5)).await;
     outcome
 }
 
-/// The keys that open what is sealed.
-struct OpenedKeys {
-    channel: Channel,
+/// What instance-manager knows.
+struct Own {
+    keys: Channel,
+    stores: Channel,
     database: Option<Database>,
 }
 
-/// Opens the keys of instances where they are kept here, and asks for them elsewhere otherwise.
-async fn open_keys(config: &Config, ground: &Tasks) -> Result<OpenedKeys> {
+/// Opens the keys and stores of instances where they are kept here, and asks for them elsewhere otherwise.
+async fn open_own(config: &Config, ground: &Tasks) -> Result<Own> {
     let root_key = config.data.join("root.key");
     if !config.roles().contains(&Role::InstanceManager) || !root_key.is_file() {
-        let channel = Channel::remote("instance-keys", &config.peers.instance_manager);
-        let channel = channel.unwrap_or_else(|_| Channel::slot("instance-keys"));
-        return Ok(OpenedKeys { channel, database: None });
+        let channel = |name| {
+            let channel = Channel::remote(name, &config.peers.instance_manager);
+            channel.unwrap_or_else(|_| Channel::slot(name))
+        };
+        return Ok(Own { keys: channel("instance-keys"), stores: channel("stores"), database: None });
     }
-    let sealer = RootKey::open_file(&root_key).context("can't use the root sealing key")?;
+    let root_key = RootKey::open_file(&root_key).context("can't use the root sealing key")?;
+    let root_key = Arc::new(root_key);
     let database = serve::instance_manager_database(config, ground).await?;
     let clock: SharedClock = Arc::new(SystemClock);
     let ids = Ids::random(Arc::clone(&clock));
-    let server = berth_instance_manager::build_keys(database.clone(), Arc::new(sealer), ids, clock);
-    Ok(OpenedKeys { channel: Channel::local("instance-keys", server), database: Some(database) })
+    let stores = berth_instance_manager::build_stores(database.clone(), Arc::clone(&root_key));
+    let keys = berth_instance_manager::build_keys(database.clone(), root_key, ids, clock);
+    Ok(Own {
+        keys: Channel::local("instance-keys", keys),
+        stores: Channel::local("stores", stores),
+        database: Some(database),
+    })
 }
 
 /// Asks for a pass, prints what it finds, and waits for its end.

@@ -9,9 +9,10 @@ use berth_oci::{ByteRange, ErrorCode, Problem};
 use berth_proto::{
     blob_store::{
         AbandonResponse, Abandoned, DeleteRequest, DeleteResponse, ListRequest, ListResponse, ListedObject,
-        PresignRequest, PresignResponse, ReadRequest, ReadResponse, RehashRequest, RehashResponse,
-        ResumeFinishRequest, ResumeFinishResponse, WriteFinished, WriteOpened, WriteRequest, WriteResponse,
-        WriteTaken, blob_store_server::BlobStore, write_request::Step, write_response::Answer,
+        PresignRequest, PresignResponse, ProbeRequest, ProbeResponse, ReadRequest, ReadResponse,
+        RehashRequest, RehashResponse, ResumeFinishRequest, ResumeFinishResponse, WriteFinished, WriteOpened,
+        WriteRequest, WriteResponse, WriteTaken, blob_store_server::BlobStore, write_request::Step,
+        write_response::Answer,
     },
     parse, require, to_status,
 };
@@ -22,10 +23,13 @@ use futures::{
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::opener::Opener;
+
 /// The server value.
 #[derive(Clone, Debug)]
 pub struct Grpc {
     blobs: Arc<dyn Blobs>,
+    opener: Option<Opener>,
 }
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
@@ -44,7 +48,12 @@ fn invalid(message: &str) -> Status {
 impl Grpc {
     /// Serves `blobs`.
     pub fn new(blobs: Arc<dyn Blobs>) -> Self {
-        Self { blobs }
+        Self { blobs, opener: None }
+    }
+
+    /// Serves `blobs`, and tries out storage that is to become a store.
+    pub(crate) fn with_opener(blobs: Arc<dyn Blobs>, opener: Opener) -> Self {
+        Self { blobs, opener: Some(opener) }
     }
 }
 
@@ -190,6 +199,14 @@ impl BlobStore for Grpc {
         let key = parse("key", &request.key).map_err(to_status)?;
         self.blobs.delete(&request.store_id, &key).await.map_err(refuse)?;
         Ok(Response::new(DeleteResponse {}))
+    }
+
+    async fn probe(&self, request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
+        let Some(opener) = &self.opener else {
+            return Err(invalid("this blob store has no stores of instances"));
+        };
+        let probed = opener.probe(request.into_inner()).await;
+        probed.map(Response::new).map_err(|reason| invalid(&format!("the storage can't be used: {reason}")))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {

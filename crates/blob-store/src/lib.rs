@@ -5,12 +5,16 @@ mod error;
 pub mod filesystem;
 mod grpc;
 mod metrics;
+mod opener;
+mod own;
+mod owned;
 mod remote;
 pub mod s3;
 mod sealed;
 mod stores;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,7 +29,10 @@ pub use error::Error;
 pub use filesystem::Filesystem;
 pub use grpc::Grpc;
 pub use metrics::Metrics;
+use opener::{Deployment, Opener, Within};
+use owned::OwnedStores;
 pub use remote::RemoteBlobs;
+use s3::Resources;
 pub use s3::S3;
 pub use sealed::{Keys, RemoteKeys, Sealed};
 pub use stores::Stores;
@@ -52,11 +59,23 @@ pub struct Config {
     pub key_cache_seconds: u64,
     /// Object storage. Where a bucket is named, new blobs go there; processes with the metadata role have to know it too.
     pub s3: s3::Config,
+    /// Folders below which instances may have a folder of their own for their blobs. Empty: nowhere.
+    pub directories: Vec<PathBuf>,
+    /// How many seconds pass until the settings of stores that instances have of their own are looked up again. New
+    /// credentials of a bucket are looked up at once where the old are refused.
+    pub stores_refresh_seconds: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { root: None, encrypt: false, key_cache_seconds: 300, s3: s3::Config::default() }
+        Self {
+            root: None,
+            encrypt: false,
+            key_cache_seconds: 300,
+            s3: s3::Config::default(),
+            directories: Vec::new(),
+            stores_refresh_seconds: 30,
+        }
     }
 }
 
@@ -67,6 +86,8 @@ pub struct Deps<'a> {
     pub data: &'a Path,
     /// The keys of instances; may still be an empty slot.
     pub keys: Channel,
+    /// Instance-manager, which knows the stores that instances have of their own; may still be an empty slot.
+    pub instance_manager: Channel,
     /// What runs beside requests.
     pub tasks: Tasks,
     /// Where its metrics are registered.
@@ -92,24 +113,38 @@ pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
     let root = named.clone().unwrap_or_else(|| deps.data.join("blobs"));
     let kept = Duration::from_secs(config.key_cache_seconds);
     let keys: Arc<dyn Keys> = Arc::new(RemoteKeys::new(deps.keys, kept));
-    let sealed = |store: Arc<dyn Blobs>| Arc::new(Sealed::new(store, Arc::clone(&keys), config.encrypt));
-    let mut stores = Stores::default();
+    let mut drivers: BTreeMap<String, Arc<dyn Blobs>> = BTreeMap::new();
     let in_bucket = !config.s3.bucket.is_empty();
+    let resources = Resources::new(&config.s3);
     if !in_bucket || named.is_some() || root.is_dir() {
-        let files = Filesystem::open(root, DEFAULT_STORE, metrics.clone()).await?;
+        let files = Filesystem::open(root.clone(), DEFAULT_STORE, metrics.clone()).await?;
         watch_room(files.clone(), &deps.tasks);
-        stores.add(DEFAULT_STORE, sealed(Arc::new(files)));
+        drivers.insert(DEFAULT_STORE.to_owned(), Arc::new(files));
     }
+    let mut default = DEFAULT_STORE.to_owned();
     if in_bucket {
         let bucket = &config.s3;
         if bucket.id == DEFAULT_STORE {
             let message = format!("its id can't be {DEFAULT_STORE:?}, which is the blob folder's");
             return Err(Error::ObjectStorage(message));
         }
-        stores.add(&bucket.id, sealed(Arc::new(S3::open(bucket, deps.tasks, metrics).await?)));
+        let opened = S3::open_within(bucket, resources.clone(), deps.tasks.clone(), metrics.clone()).await?;
+        drivers.insert(bucket.id.clone(), Arc::new(opened));
+        default.clone_from(&bucket.id);
     }
-    let blobs: Arc<dyn Blobs> = Arc::new(stores);
-    let server = serve(Arc::clone(&blobs));
+    let bucket = in_bucket.then(|| (default.clone(), s3::location_of(&config.s3)));
+    let mut stores: BTreeMap<String, Arc<dyn Blobs>> = BTreeMap::new();
+    for (id, driver) in &drivers {
+        let sealed = Sealed::new(Arc::clone(driver), Arc::clone(&keys), config.encrypt);
+        stores.insert(id.clone(), Arc::new(sealed));
+    }
+    let deployment = Deployment { drivers, default, bucket, root };
+    let within = Within { directories: config.directories.clone(), keys, resources };
+    let opener = Opener::new(deployment, within, deps.tasks.clone(), metrics);
+    let refresh = Duration::from_secs(config.stores_refresh_seconds.max(1));
+    let owned = OwnedStores::new(deps.instance_manager, opener.clone(), refresh, &deps.tasks);
+    let blobs: Arc<dyn Blobs> = Arc::new(Stores::new(stores, owned));
+    let server = bounded(Grpc::with_opener(Arc::clone(&blobs), opener));
     Ok(Service { blobs, server })
 }
 
@@ -129,7 +164,11 @@ fn watch_room(files: Filesystem, tasks: &Tasks) {
 
 /// The gRPC server over any store.
 pub fn serve(blobs: Arc<dyn Blobs>) -> BlobStoreServer<Grpc> {
-    BlobStoreServer::new(Grpc::new(blobs))
+    bounded(Grpc::new(blobs))
+}
+
+fn bounded(server: Grpc) -> BlobStoreServer<Grpc> {
+    BlobStoreServer::new(server)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

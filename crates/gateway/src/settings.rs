@@ -29,6 +29,10 @@ pub(crate) struct Instance {
     pub(crate) id: InstanceId,
     pub(crate) name: String,
     pub(crate) blob_delivery: BlobDelivery,
+    /// The store that takes new blobs; empty: the deployment's.
+    pub(crate) store_id: String,
+    /// Whether that store keeps the bytes of an upload aside.
+    pub(crate) store_stages: bool,
 }
 
 /// The newest settings, and when instance-manager was last heard.
@@ -92,6 +96,8 @@ impl Settings {
                     name: instance.name.clone(),
                     // Another word is of another version: streaming is always right.
                     blob_delivery: instance.blob_delivery.parse().unwrap_or_default(),
+                    store_id: instance.store_id.clone(),
+                    store_stages: instance.store_stages,
                 })
             });
         tracing::debug!(revision = settings.revision, "settings taken over");

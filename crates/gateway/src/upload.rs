@@ -60,6 +60,8 @@ pub(crate) async fn start(request: &Request, name: &Name, body: &mut Reader) -> 
     let wanted = StartUploadRequest {
         access: Some(grant.access()),
         algorithm: algorithm.map(|algorithm| algorithm.to_string()).unwrap_or_default(),
+        store_id: request.instance.store_id.clone(),
+        store_stages: request.instance.store_stages,
     };
     berth_service::crash::point("upload.before_start");
     let upload = request

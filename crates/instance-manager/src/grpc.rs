@@ -8,8 +8,10 @@ use berth_proto::{
     instance_manager::{
         AuditEntry, CreateGrantRequest, CreateGrantResponse, CreateUserRequest, CreateUserResponse,
         IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListAuditResponse, ListReadableRequest,
-        ListReadableResponse, SetBlobDeliveryRequest, SetBlobDeliveryResponse, Settings, WatchRequest,
-        instance_manager_server::InstanceManager, issue_token_request::Credential as WireCredential,
+        ListReadableResponse, RotateStorageCredentialsRequest, RotateStorageCredentialsResponse,
+        SetBlobDeliveryRequest, SetBlobDeliveryResponse, SetStorageRequest, SetStorageResponse, Settings,
+        ShowStorageRequest, ShowStorageResponse, WatchRequest, instance_manager_server::InstanceManager,
+        issue_token_request::Credential as WireCredential,
     },
     optional, parse, require, to_status,
 };
@@ -25,6 +27,7 @@ use crate::{
     metrics::Metrics,
     people::People,
     settings::SettingsBoard,
+    storage::{Storage, Wanted},
     store::Store,
     token::{Credential, Issuer, TokenRequest},
 };
@@ -35,6 +38,7 @@ pub struct InstanceManagerApi {
     pub(crate) issuer: Issuer,
     pub(crate) people: People,
     pub(crate) instances: Instances,
+    pub(crate) storage: Storage,
     pub(crate) settings: SettingsBoard,
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
@@ -147,6 +151,38 @@ impl InstanceManager for InstanceManagerApi {
         let delivery = parse("blob_delivery", &request.blob_delivery).map_err(to_status)?;
         self.instances.set_blob_delivery(instance, delivery).await.map_err(status)?;
         Ok(Response::new(SetBlobDeliveryResponse {}))
+    }
+
+    async fn set_storage(
+        &self,
+        request: Request<SetStorageRequest>,
+    ) -> Result<Response<SetStorageResponse>, Status> {
+        let request = request.into_inner();
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let SetStorageRequest { kind, settings, secret, encrypted, .. } = request;
+        let wanted = Wanted { kind, settings, secret: SecretString::from(secret), encrypted };
+        let store = self.storage.set(instance, wanted).await.map_err(status)?;
+        Ok(Response::new(SetStorageResponse { store_id: store.unwrap_or_default() }))
+    }
+
+    async fn rotate_storage_credentials(
+        &self,
+        request: Request<RotateStorageCredentialsRequest>,
+    ) -> Result<Response<RotateStorageCredentialsResponse>, Status> {
+        let request = request.into_inner();
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let secret = SecretString::from(request.secret);
+        let rotated = self.storage.rotate(instance, &request.store_id, &request.access_key, secret).await;
+        Ok(Response::new(RotateStorageCredentialsResponse { store_id: rotated.map_err(status)? }))
+    }
+
+    async fn show_storage(
+        &self,
+        request: Request<ShowStorageRequest>,
+    ) -> Result<Response<ShowStorageResponse>, Status> {
+        let instance = parse("instance_id", &request.into_inner().instance_id).map_err(to_status)?;
+        let stores = self.storage.show(instance).await.map_err(status)?;
+        Ok(Response::new(ShowStorageResponse { stores }))
     }
 
     async fn list_audit(

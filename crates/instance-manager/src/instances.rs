@@ -13,6 +13,21 @@ use crate::{
 /// Who acts through the local socket.
 const PRINCIPAL: &str = "system:admin";
 
+/// An entry of the audit about something that was done to an instance through the local socket.
+pub(crate) fn entry(ids: &Ids, instance: InstanceId, kind: &str) -> AuditRow {
+    AuditRow {
+        event_id: EventId::new(ids.ulid()),
+        instance,
+        kind: kind.to_owned(),
+        principal: PRINCIPAL.to_owned(),
+        repository_id: String::new(),
+        repository: String::new(),
+        digest: String::new(),
+        tag: String::new(),
+        occurred_at: 0,
+    }
+}
+
 /// Instances and their settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Instances {
@@ -35,17 +50,7 @@ impl Instances {
             BlobDelivery::Stream => "instance.blobs_streamed",
             BlobDelivery::Redirect => "instance.blobs_redirected",
         };
-        let entry = AuditRow {
-            event_id: EventId::new(self.ids.ulid()),
-            instance,
-            kind: kind.to_owned(),
-            principal: PRINCIPAL.to_owned(),
-            repository_id: String::new(),
-            repository: String::new(),
-            digest: String::new(),
-            tag: String::new(),
-            occurred_at: 0,
-        };
+        let entry = entry(&self.ids, instance, kind);
         if self.store.set_blob_delivery(instance, delivery, entry).await? {
             tracing::info!(%instance, delivery = delivery.as_str(), "blob delivery was changed");
             self.settings.refresh().await?;

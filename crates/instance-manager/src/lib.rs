@@ -12,6 +12,7 @@ mod metrics;
 mod paths;
 mod people;
 mod settings;
+mod storage;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use berth_proto::{
     events::subscriber_server::SubscriberServer,
     instance_manager::{
         instance_keys_server::InstanceKeysServer, instance_manager_server::InstanceManagerServer,
+        stores_server::StoresServer,
     },
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
@@ -36,6 +38,7 @@ pub use error::Error;
 pub use grpc::{AuditSubscriber, InstanceManagerApi};
 pub use keys::InstanceKeysApi;
 use secrecy::SecretString;
+pub use storage::StoresApi;
 use tokio_util::sync::CancellationToken;
 
 /// The name under which the audit subscribes to events.
@@ -85,6 +88,8 @@ pub struct Deps<'a> {
     pub database: Database,
     /// Metadata; may still be an empty slot.
     pub metadata: Channel,
+    /// Blob-store, which tries storage before an instance uses it; may still be an empty slot.
+    pub blobs: Channel,
     /// Seals what is secret in the database.
     pub root_key: Arc<RootKey>,
     /// The password that the administrator is to have. None: the one it has, or at first start a random one.
@@ -107,6 +112,8 @@ pub struct Service {
     pub server: InstanceManagerServer<InstanceManagerApi>,
     /// The keys that seal what instances store.
     pub keys: InstanceKeysServer<InstanceKeysApi>,
+    /// The stores of instances, for blob-store and the scrubber.
+    pub stores: StoresServer<StoresApi>,
     /// The audit's end of event delivery.
     pub subscriber: SubscriberServer<AuditSubscriber>,
     /// The instance that answers on every host of the embedded deployment.
@@ -151,6 +158,17 @@ fn serve_keys(
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
+/// The stores of instances alone, for a registry that does not run.
+pub fn build_stores(database: Database, root_key: Arc<RootKey>) -> StoresServer<StoresApi> {
+    serve_stores(StoresApi::new(store::Store::new(database), root_key))
+}
+
+fn serve_stores(api: StoresApi) -> StoresServer<StoresApi> {
+    StoresServer::new(api)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
 async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>) -> Result<Service, Error> {
     bootstrap::check_given(deps.admin_password.as_ref())?;
     let mut password_config = PasswordConfig::default();
@@ -174,8 +192,9 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         deps.ids.clone(),
         deps.clock.clone(),
     );
+    let root = deps.root_key;
     let settings =
-        settings::SettingsBoard::open(store.clone(), deps.root_key, deps.clock.clone(), deps.ids.clone())
+        settings::SettingsBoard::open(store.clone(), Arc::clone(&root), deps.clock.clone(), deps.ids.clone())
             .await?;
     worker::follow_settings(settings.clone(), &deps.tasks);
 
@@ -199,16 +218,33 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         clock: settings.clock(),
         refresh_lifetime: Duration::from_secs(u64::from(config.refresh_token_days) * 86_400),
     };
+    let storage = storage::Storage::new(
+        store.clone(),
+        settings.clone(),
+        Arc::clone(&root),
+        deps.blobs,
+        deps.ids.clone(),
+    );
+    let stores = serve_stores(StoresApi::new(store.clone(), root));
     let instances = instances::Instances { store: store.clone(), settings: settings.clone(), ids: deps.ids };
     let streams = deps.tasks.stopping().child_token();
     let subscriber = AuditSubscriber { store: store.clone(), metrics: metrics.clone() };
-    let api =
-        InstanceManagerApi { issuer, people, instances, settings, store, metrics, streams: streams.clone() };
+    let api = InstanceManagerApi {
+        issuer,
+        people,
+        instances,
+        storage,
+        settings,
+        store,
+        metrics,
+        streams: streams.clone(),
+    };
     Ok(Service {
         server: InstanceManagerServer::new(api)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         keys,
+        stores,
         subscriber: SubscriberServer::new(subscriber)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),

@@ -62,6 +62,8 @@ async fn load(store: &Store, root: &RootKey, clock: SharedClock, ids: Ids) -> Re
         name: instance.name.clone(),
         default: instance.default,
         blob_delivery: instance.blob_delivery.as_str().to_owned(),
+        store_id: instance.store_id.clone().unwrap_or_default(),
+        store_stages: instance.store_stages,
     });
     let wire = wire::Settings {
         revision: u64::try_from(stored.revision).unwrap_or_default(),

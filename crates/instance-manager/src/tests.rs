@@ -188,6 +188,7 @@ async fn open(
     let deps = Deps {
         database: database.clone(),
         metadata: Channel::slot("metadata"),
+        blobs: Channel::slot("blob-store"),
         root_key: root.clone(),
         admin_password: admin_password.map(SecretString::from),
         password_keeper: shelf.clone(),

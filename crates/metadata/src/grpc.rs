@@ -22,7 +22,7 @@ use crate::{
     repository::Readable,
     resolve::{Content, Wanted},
     scrub::{Counts, FINDINGS_PAGE},
-    upload::{Append, Lease, Progress, Upload, Whole},
+    upload::{Append, Lease, Progress, Target, Upload, Whole},
 };
 
 /// The most rows of one page; a larger `limit` gets as many.
@@ -304,7 +304,10 @@ impl Server for MetadataService {
         let request = request.into_inner();
         self.answer("start_upload", async {
             let access = Access::read(request.access)?;
-            Ok(upload(&self.metadata.start_upload(access, some_algorithm(&request.algorithm)?).await?))
+            let own = Target { store_id: request.store_id, stages: request.store_stages };
+            let target = if own.store_id.is_empty() { None } else { Some(own) };
+            let started = self.metadata.start_upload(access, some_algorithm(&request.algorithm)?, target);
+            Ok(upload(&started.await?))
         })
         .await
     }

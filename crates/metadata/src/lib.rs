@@ -34,7 +34,10 @@ use std::{sync::Arc, time::Duration};
 use berth_blobs::Blobs;
 use berth_database::Database;
 use berth_events::{Nudge, Outbox};
-use berth_proto::{MAX_MESSAGE_BYTES, metadata::metadata_server::MetadataServer};
+use berth_proto::{
+    MAX_MESSAGE_BYTES, instance_manager::stores_client::StoresClient,
+    metadata::metadata_server::MetadataServer,
+};
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
@@ -143,6 +146,9 @@ pub struct Deps<'a> {
     pub blobs: Option<Arc<dyn Blobs>>,
     /// The keys of instances; without them nothing is sealed again after a rotation.
     pub keys: Option<Channel>,
+    /// Instance-manager, which knows the stores that instances have of their own; without it only the others are
+    /// looked through.
+    pub stores: Option<Channel>,
     /// What runs beside requests.
     pub tasks: Tasks,
     /// Where metrics are registered.
@@ -179,6 +185,8 @@ pub(crate) struct Metadata {
     pub(crate) scrub_wake: Arc<Notify>,
     /// Whether there is a store to look at.
     pub(crate) has_blobs: bool,
+    /// Who knows the stores of instances.
+    pub(crate) stores: Option<StoresClient<Channel>>,
 }
 
 impl Metadata {
@@ -215,6 +223,7 @@ impl Metadata {
             wake: Arc::default(),
             scrub_wake: Arc::default(),
             has_blobs: false,
+            stores: None,
         }
     }
 }
@@ -224,6 +233,7 @@ pub fn build(config: Config, deps: Deps<'_>) -> Service {
     let mut metadata =
         Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers, deps.registry);
     metadata.has_blobs = deps.blobs.is_some();
+    metadata.stores = deps.stores.map(StoresClient::new);
     let nudge = metadata.nudge.clone();
     let outbox = Arc::new(outbox::MetadataOutbox(metadata.clone()));
     let metrics = worker::Metrics::register(deps.registry);
@@ -242,6 +252,7 @@ pub fn build_scrubber(config: Config, deps: Deps<'_>) -> MetadataServer<Metadata
     let mut metadata =
         Metadata::new(config, deps.database, deps.ids, deps.clock, deps.subscribers, deps.registry);
     metadata.has_blobs = deps.blobs.is_some();
+    metadata.stores = deps.stores.map(StoresClient::new);
     scrub(&metadata, deps.blobs, &deps.tasks, deps.registry);
     serve(metadata, deps.registry)
 }

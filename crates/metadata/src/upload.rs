@@ -235,6 +235,14 @@ async fn lock(tx: &mut Transaction, upload: UploadId, access: &Access) -> Result
     }
 }
 
+/// The store of an instance, which takes the bytes of a new session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Target {
+    pub(crate) store_id: String,
+    /// Whether it keeps the bytes aside until the object is whole.
+    pub(crate) stages: bool,
+}
+
 /// What a new session is made of.
 #[derive(Debug)]
 struct Start {
@@ -441,12 +449,21 @@ async fn keep_blob(
 }
 
 impl Metadata {
-    /// Opens a session, and makes its repository if that is absent.
-    pub(crate) async fn start_upload(&self, access: Access, algorithm: Option<Algorithm>) -> Result<Upload> {
+    /// Opens a session, and makes its repository if that is absent. The bytes go to `target`, or to the deployment's
+    /// store.
+    pub(crate) async fn start_upload(
+        &self,
+        access: Access,
+        algorithm: Option<Algorithm>,
+        target: Option<Target>,
+    ) -> Result<Upload> {
         let id = UploadId::new(self.ids.ulid());
         let object_key = format!("i/{}/{}", access.instance, self.ids.ulid());
-        let store_id = self.config.store_id.clone();
-        let (life, staged) = (self.config.upload_life(), self.config.object_storage);
+        let target = target.unwrap_or_else(|| Target {
+            store_id: self.config.store_id.clone(),
+            stages: self.config.object_storage,
+        });
+        let (life, Target { store_id, stages: staged }) = (self.config.upload_life(), target);
         let input = Start { access, maker: self.maker(), id, algorithm, store_id, object_key, life, staged };
         let input = Arc::new(input);
         self.database
@@ -485,11 +502,8 @@ impl Metadata {
     pub(crate) async fn begin_append(&self, request: Append) -> Result<Lease> {
         let in_row = match self.database.engine() {
             Engine::Postgres => true,
-            // A session from before the store was changed.
-            Engine::Sqlite => {
-                self.config.object_storage
-                    && self.read_session(request.upload, &request.access).await?.columns.staged
-            }
+            // What is put aside is recorded in the row; which sessions do so is for their stores to say.
+            Engine::Sqlite => self.read_session(request.upload, &request.access).await?.columns.staged,
         };
         let lease = match in_row {
             true => self.begin_append_in_row(request).await,

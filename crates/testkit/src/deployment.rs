@@ -220,7 +220,11 @@ impl Plan<'_> {
             )?);
         }
         processes.push(self.process("metadata", &["metadata"], &["instance-manager", "blob-store"])?);
-        processes.push(self.process("instance-manager", &["instance-manager"], &["metadata"])?);
+        processes.push(self.process(
+            "instance-manager",
+            &["instance-manager"],
+            &["metadata", "blob-store"],
+        )?);
         processes.push(self.process("blob-store", &["blob-store"], &["instance-manager"])?);
         Ok(processes)
     }

@@ -16,7 +16,11 @@ use bytes::Bytes;
 use futures::StreamExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::{
-    Body, S3, S3Request, S3Response, S3Result, auth::SimpleAuth, dto, s3_error, service::S3ServiceBuilder,
+    Body, S3, S3Request, S3Response, S3Result,
+    access::{S3Access, S3AccessContext},
+    auth::{S3Auth, SecretKey},
+    dto, s3_error,
+    service::S3ServiceBuilder,
 };
 use s3s_fs::FileSystem;
 
@@ -72,6 +76,32 @@ struct Shared {
     log: Mutex<Vec<String>>,
     away: AtomicBool,
     stopped: AtomicBool,
+    /// The secret of each access key, and the one bucket that it opens.
+    keys: Mutex<HashMap<String, (String, String)>>,
+}
+
+/// Knows who somebody is, and what is theirs.
+struct Doorkeeper(Arc<Shared>);
+
+#[async_trait::async_trait]
+impl S3Auth for Doorkeeper {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let keys = self.0.keys.lock().unwrap();
+        let found = keys.get(access_key).map(|(secret, _)| SecretKey::from(secret.as_str()));
+        found.ok_or_else(|| s3_error!(InvalidAccessKeyId))
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Access for Doorkeeper {
+    async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let allowed = {
+            let keys = self.0.keys.lock().unwrap();
+            let of = context.credentials().and_then(|known| keys.get(&known.access_key));
+            of.is_some_and(|(_, bucket)| context.s3_path().get_bucket_name() == Some(bucket))
+        };
+        if allowed { Ok(()) } else { Err(s3_error!(AccessDenied)) }
+    }
 }
 
 impl ObjectStorage {
@@ -95,7 +125,8 @@ impl ObjectStorage {
         let files = FileSystem::new(folder.path()).unwrap();
         let store = Store { files, root: folder.path().to_owned(), uploads: Mutex::default(), hollow };
         let mut service = S3ServiceBuilder::new(store);
-        service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        service.set_auth(Doorkeeper(Arc::clone(&shared)));
+        service.set_access(Doorkeeper(Arc::clone(&shared)));
         let service = service.build();
         let of_thread = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -103,7 +134,26 @@ impl ObjectStorage {
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(serve(listener, service, of_thread));
         });
-        Self { address, folder, shared }
+        let storage = Self { address, folder, shared };
+        storage.set_key(ACCESS_KEY, SECRET_KEY, BUCKET);
+        storage
+    }
+
+    /// Makes another bucket, which this access key opens.
+    pub fn add_bucket(&self, bucket: &str, access_key: &str, secret: &str) {
+        std::fs::create_dir(self.folder.path().join(bucket)).unwrap();
+        self.set_key(access_key, secret, bucket);
+    }
+
+    /// Lets an access key open a bucket, with this secret alone from now on.
+    pub fn set_key(&self, access_key: &str, secret: &str, bucket: &str) {
+        let value = (secret.to_owned(), bucket.to_owned());
+        self.shared.keys.lock().unwrap().insert(access_key.to_owned(), value);
+    }
+
+    /// Forgets an access key.
+    pub fn revoke_key(&self, access_key: &str) {
+        self.shared.keys.lock().unwrap().remove(access_key);
     }
 
     /// The endpoint.
@@ -180,6 +230,11 @@ impl ObjectStorage {
 
     /// The keys of all objects.
     pub fn keys(&self) -> Vec<String> {
+        self.keys_in(BUCKET)
+    }
+
+    /// The keys of all objects in a bucket.
+    pub fn keys_in(&self, bucket: &str) -> Vec<String> {
         fn walk(folder: PathBuf, prefix: &str, keys: &mut Vec<String>) {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
@@ -190,7 +245,7 @@ impl ObjectStorage {
             }
         }
         let mut keys = Vec::new();
-        walk(self.folder.path().join(BUCKET), "", &mut keys);
+        walk(self.folder.path().join(bucket), "", &mut keys);
         keys.sort();
         keys
     }
@@ -380,6 +435,10 @@ type Answer<T> = S3Result<S3Response<T>>;
 #[async_trait::async_trait]
 impl S3 for Store {
     async fn put_object(&self, req: S3Request<dto::PutObjectInput>) -> Answer<dto::PutObjectOutput> {
+        // The library would make it.
+        if !self.root.join(&req.input.bucket).is_dir() {
+            return Err(s3_error!(NoSuchBucket));
+        }
         self.files.put_object(req).await
     }
 
@@ -414,8 +473,10 @@ impl S3 for Store {
 
     async fn create_multipart_upload(
         &self,
-        req: S3Request<dto::CreateMultipartUploadInput>,
+        mut req: S3Request<dto::CreateMultipartUploadInput>,
     ) -> Answer<dto::CreateMultipartUploadOutput> {
+        // The library has an upload belong to its access key; the service, to the bucket.
+        req.credentials = None;
         let answer = self.files.create_multipart_upload(req).await?;
         let id = answer.output.upload_id.clone().unwrap_or_default();
         self.uploads.lock().unwrap().insert(id, HashMap::new());
@@ -423,6 +484,8 @@ impl S3 for Store {
     }
 
     async fn upload_part(&self, mut req: S3Request<dto::UploadPartInput>) -> Answer<dto::UploadPartOutput> {
+        // The library has an upload belong to its access key; the service, to the bucket.
+        req.credentials = None;
         let (id, number) = (req.input.upload_id.clone(), req.input.part_number);
         self.check_upload(&id)?;
         let answer = match self.hollow {
@@ -440,6 +503,8 @@ impl S3 for Store {
         &self,
         mut req: S3Request<dto::CompleteMultipartUploadInput>,
     ) -> Answer<dto::CompleteMultipartUploadOutput> {
+        // The library has an upload belong to its access key; the service, to the bucket.
+        req.credentials = None;
         let id = req.input.upload_id.clone();
         self.check_upload(&id)?;
         if let Some(parts) = req.input.multipart_upload.as_mut().and_then(|upload| upload.parts.as_mut()) {
@@ -452,8 +517,10 @@ impl S3 for Store {
 
     async fn abort_multipart_upload(
         &self,
-        req: S3Request<dto::AbortMultipartUploadInput>,
+        mut req: S3Request<dto::AbortMultipartUploadInput>,
     ) -> Answer<dto::AbortMultipartUploadOutput> {
+        // The library has an upload belong to its access key; the service, to the bucket.
+        req.credentials = None;
         let id = req.input.upload_id.clone();
         self.check_upload(&id)?;
         let answer = self.files.abort_multipart_upload(req).await?;

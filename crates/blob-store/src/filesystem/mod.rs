@@ -92,6 +92,11 @@ impl Filesystem {
         .map_err(|error| Error::Root { root: PathBuf::new(), source: io::Error::other(error) })?
     }
 
+    /// Whether somebody writes to it, or has begun something that did not end.
+    pub(crate) fn in_use(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Puts the free room of the device into its gauge.
     pub(crate) async fn measure_room(&self) {
         let measured = self

@@ -1,22 +1,26 @@
 //! The calls to object storage, through the SDK: what it answers becomes our errors here.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_sdk_s3::{
     config::{
-        BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-        SharedCredentialsProvider, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
+        BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+        SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
+        retry::{RetryConfig, RetryPartition},
+        timeout::TimeoutConfig,
     },
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
     types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier, ServerSideEncryption},
 };
-use aws_smithy_http_client::tls;
 use berth_blobs::{BlobsError, Listed, Multipart, ObjectKey};
 use berth_oci::ByteRange;
 use bytes::Bytes;
 
-use super::Config;
+use super::{
+    Config,
+    changing::{Changing, Refusals},
+};
 use crate::Error;
 
 /// Tries of a call, with growing pauses of random length between them, as long as the client's budget of tries lasts.
@@ -35,12 +39,12 @@ const PAGE: usize = 1000;
 /// Calls to one bucket.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    sdk: aws_sdk_s3::Client,
-    bucket: String,
+    pub(super) sdk: aws_sdk_s3::Client,
+    pub(super) bucket: String,
     prefix: String,
-    conditional: bool,
-    encryption: Option<ServerSideEncryption>,
-    kms_key: Option<String>,
+    pub(super) conditional: bool,
+    pub(super) encryption: Option<ServerSideEncryption>,
+    pub(super) kms_key: Option<String>,
 }
 
 /// What the store says about an object.
@@ -121,7 +125,12 @@ fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
 }
 
 impl Client {
-    pub(super) async fn new(config: &Config, credentials: SharedCredentialsProvider) -> Result<Self, Error> {
+    pub(super) fn new(
+        config: &Config,
+        credentials: SharedCredentialsProvider,
+        changing: Option<&Arc<Changing>>,
+        http: SharedHttpClient,
+    ) -> Result<Self, Error> {
         if config.bucket.is_empty() {
             return Err(Error::ObjectStorage("no bucket is configured".to_owned()));
         }
@@ -143,25 +152,19 @@ impl Client {
             .response_checksum_validation(validate)
             .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
             .timeout_config(timeouts.build())
+            .http_client(http)
             .credentials_provider(credentials)
             // It judges a client that reads slowly as a store that stalls; the reader has its own limit.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
-        if let Some(file) = &config.ca_file {
-            let pem = tokio::fs::read(file).await.map_err(|error| {
-                Error::ObjectStorage(format!("can't read the certificates in {}: {error}", file.display()))
-            })?;
-            let trusted = tls::TrustStore::empty().with_pem_certificate(pem);
-            let context = tls::TlsContext::builder().with_trust_store(trusted).build().map_err(|error| {
-                Error::ObjectStorage(format!("can't use the certificates in {}: {error}", file.display()))
-            })?;
-            let http = aws_smithy_http_client::Builder::new()
-                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-                .tls_context(context)
-                .build_https();
-            builder = builder.http_client(http);
+        if let Some(changing) = changing {
+            builder = builder
+                .identity_cache(IdentityCache::no_cache())
+                .retry_classifier(Refusals(Arc::clone(changing)))
+                // Or a store that is away would use up the tries of all others.
+                .retry_partition(RetryPartition::new(config.id.clone()));
         }
         Ok(Self {
             sdk: aws_sdk_s3::Client::from_conf(builder.build()),

@@ -39,8 +39,8 @@ pub struct Config {
     /// The size of the first parts in MiB, at least 5. Unless parts have to be equal they grow, so that an object can
     /// have more than 10,000 times as much. What is not larger is written in one piece.
     pub part_size_mib: u32,
-    /// The memory for parts on their way, of all uploads together, in MiB. Parts grow to half of it at most: 64 MiB
-    /// allow objects of some 280 GiB.
+    /// The memory for parts on their way, of all uploads of the process together, whichever bucket they go to, in MiB.
+    /// Parts grow to half of it at most: 64 MiB allow objects of some 280 GiB.
     pub upload_memory_mib: u32,
     /// Encryption by the service: `AES256`, or `aws:kms`.
     pub server_side_encryption: Option<String>,

@@ -6,6 +6,7 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Credentials as Given, ProvideCredentials, Region, SharedCredentialsProvider,
 };
 use berth_blobs::BlobsError;
+use secrecy::ExposeSecret;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
@@ -52,6 +53,8 @@ struct Held {
 #[derive(Debug)]
 pub(super) struct Credentials {
     provider: SharedCredentialsProvider,
+    /// They may be others at any time, and to ask costs nothing.
+    changing: bool,
     held: Mutex<Option<Held>>,
 }
 
@@ -68,13 +71,20 @@ impl Keys {
 
 impl Credentials {
     pub(super) fn new(provider: SharedCredentialsProvider) -> Self {
-        Self { provider, held: Mutex::new(None) }
+        Self { provider, changing: false, held: Mutex::new(None) }
+    }
+
+    /// Of a provider that knows them by heart.
+    pub(super) fn changing(provider: SharedCredentialsProvider) -> Self {
+        Self { provider, changing: true, held: Mutex::new(None) }
     }
 
     /// Those to sign with at `now`, in microseconds since 1970. They may be about to end where there are no newer ones.
     pub(super) async fn keys(&self, now: i64) -> Result<Arc<Keys>, BlobsError> {
         let mut held = self.held.lock().await;
-        if let Some(held) = &*held {
+        if let Some(held) = &*held
+            && !self.changing
+        {
             let age = held.asked.elapsed();
             if age < PAUSE || (age < TRUSTED && held.keys.last(now, 2 * LIFE)) {
                 return Ok(Arc::clone(&held.keys));
@@ -83,6 +93,13 @@ impl Credentials {
         let asked = tokio::time::timeout(ANSWER, self.provider.provide_credentials()).await;
         let failure = match asked {
             Ok(Ok(found)) => {
+                if let Some(held) = &*held
+                    && self.changing
+                    && held.keys.access_key == found.access_key_id()
+                    && held.keys.secret.expose_secret() == found.secret_access_key()
+                {
+                    return Ok(Arc::clone(&held.keys));
+                }
                 let expires = found.expiry().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
                 let keys = Arc::new(Keys {
                     access_key: found.access_key_id().to_owned(),
@@ -114,10 +131,8 @@ mod tests {
         time::UNIX_EPOCH,
     };
 
-    use aws_sdk_s3::{config::Credentials as Given, error::BoxError};
-    use secrecy::ExposeSecret;
-
     use super::*;
+    use aws_sdk_s3::{config::Credentials as Given, error::BoxError};
 
     /// Gives out ones that last for an hour after its time; fails at negative times.
     #[derive(Clone, Debug, Default)]

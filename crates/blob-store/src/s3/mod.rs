@@ -6,17 +6,22 @@
 //! too short for a part when a request ends waits as an object of its own and is read back once.
 
 mod body;
+mod bucket;
 mod buffer;
+mod changing;
 mod client;
 mod config;
 mod credentials;
 mod presign;
+mod probe;
 mod reader;
+mod resources;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use aws_sdk_s3::config::SharedCredentialsProvider;
 use berth_blobs::{
     Abandoned, BlobReader, BlobWriter, Blobs, BlobsError, Listed, MAX_LISTED, Multipart, ObjectKey,
     ObjectRef, Piece, Place, WriteOpen,
@@ -26,7 +31,7 @@ use berth_service::Tasks;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use secrecy::SecretString;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use self::{
     buffer::Buffer,
@@ -38,18 +43,18 @@ use self::{
 };
 use crate::{Error, Metrics};
 
+pub use bucket::Bucket;
+pub(crate) use bucket::location_of;
+pub(crate) use changing::{Changing, Source};
 pub use config::Config;
+pub use resources::Resources;
 
 /// How often a completion is tried. The client tries each of these several times.
 const COMPLETIONS: u32 = 4;
-/// The longest wait for memory before an upload is told to come back.
-const MEMORY_WAIT: Duration = Duration::from_secs(60);
 /// What a URL has to live for at least, or none is given out.
 const LEAST_LIFE: Duration = Duration::from_secs(60);
 /// Tails that are read at the same time.
 const TAILS_AT_ONCE: usize = 8;
-/// Memory is counted in steps of this many bytes.
-const MEMORY_STEP: u64 = 4096;
 
 /// A store in a bucket.
 #[derive(Clone, Debug)]
@@ -62,34 +67,78 @@ struct Inner {
     credentials: Credentials,
     presigner: Presigner,
     sizes: Sizes,
-    memory: Arc<Semaphore>,
-    memory_steps: u32,
+    resources: Resources,
     tasks: Tasks,
     metrics: Metrics,
 }
 
 impl S3 {
-    /// The store that `config` describes. Nothing is asked of it yet: it may be away while Berth starts.
+    /// The store that `config` describes, with memory for itself. Nothing is asked of it yet: it may be away while Berth
+    /// starts.
     ///
     /// # Errors
     /// When the configuration can't be right, or names files that can't be read.
     pub async fn open(config: &Config, tasks: Tasks, metrics: Metrics) -> Result<Self, Error> {
-        let sizes = Sizes::new(config);
-        // Two parts of the first size at least.
-        let memory = (u64::from(config.upload_memory_mib) << 20).max(2 * sizes.of(1));
-        let memory_steps = u32::try_from(memory / MEMORY_STEP).unwrap_or(u32::MAX >> 3);
+        Self::open_within(config, Resources::new(config), tasks, metrics).await
+    }
+
+    /// The same among others.
+    pub(crate) async fn open_within(
+        config: &Config,
+        resources: Resources,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let certificates = match &config.ca_file {
+            None => None,
+            Some(file) => Some(tokio::fs::read_to_string(file).await.map_err(|error| {
+                Error::ObjectStorage(format!("can't read the certificates in {}: {error}", file.display()))
+            })?),
+        };
         let provider = credentials::provider(config).await?;
+        let client = Client::new(config, provider.clone(), None, resources.client(certificates.as_deref())?)?;
+        Self::assemble(config, client, Credentials::new(provider), resources, tasks, metrics)
+    }
+
+    /// The bucket of an instance.
+    pub(crate) fn open_bucket(
+        id: &str,
+        bucket: &Bucket,
+        changing: &Arc<Changing>,
+        resources: Resources,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let config = bucket.config(id, &resources);
+        let provider = SharedCredentialsProvider::new(changing::Provider(Arc::clone(changing)));
+        let http = resources.client(bucket.certificates.as_deref())?;
+        let client = Client::new(&config, provider.clone(), Some(changing), http)?;
+        Self::assemble(&config, client, Credentials::changing(provider), resources, tasks, metrics)
+    }
+
+    fn assemble(
+        config: &Config,
+        client: Client,
+        credentials: Credentials,
+        resources: Resources,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
         Ok(Self(Arc::new(Inner {
             store_id: config.id.clone(),
-            client: Client::new(config, provider.clone()).await?,
-            credentials: Credentials::new(provider),
+            client,
+            credentials,
             presigner: Presigner::new(config)?,
-            sizes,
-            memory: Arc::new(Semaphore::new(memory_steps as usize)),
-            memory_steps,
+            sizes: Sizes::new(config),
+            resources,
             tasks,
             metrics,
         })))
+    }
+
+    /// Writes an object, reads it back, compares and deletes it. What fails comes as a sentence.
+    pub(crate) async fn probe(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), String> {
+        self.0.client.probe(key, bytes).await
     }
 }
 
@@ -104,13 +153,7 @@ impl Inner {
 
     /// Waits until so many bytes may be held.
     async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, BlobsError> {
-        let steps = u32::try_from(bytes.div_ceil(MEMORY_STEP)).unwrap_or(u32::MAX).min(self.memory_steps);
-        let waited =
-            tokio::time::timeout(MEMORY_WAIT, Arc::clone(&self.memory).acquire_many_owned(steps)).await;
-        match waited {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(BlobsError::Unavailable("too many uploads wait for memory".to_owned())),
-        }
+        self.resources.reserve(bytes).await
     }
 
     /// Reads tails back, in their order, and puts what came after them behind.

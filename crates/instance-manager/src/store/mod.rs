@@ -2,6 +2,7 @@
 
 mod keys;
 mod statements;
+mod stores;
 #[cfg(test)]
 mod suite;
 
@@ -11,6 +12,8 @@ use berth_model::{BlobDelivery, EventId, GrantId, InstanceId, Role, UserId};
 use berth_service::Timestamp;
 pub(crate) use keys::NewKey;
 use statements as sql;
+
+pub(crate) use stores::{NewStore, StoredStore};
 
 use crate::Error;
 
@@ -36,6 +39,9 @@ pub(crate) struct StoredInstance {
     pub(crate) name: String,
     pub(crate) default: bool,
     pub(crate) blob_delivery: BlobDelivery,
+    /// The store that takes new blobs; none: the deployment's.
+    pub(crate) store_id: Option<String>,
+    pub(crate) store_stages: bool,
 }
 
 /// What gateways have to know, as of a revision.
@@ -194,6 +200,8 @@ impl Store {
                 name: row.get(1)?,
                 default: row.get(2)?,
                 blob_delivery: blob_delivery.map_err(|_| Error::Inconsistent("an unknown blob delivery"))?,
+                store_id: row.get(4)?,
+                store_stages: row.get(5)?,
             });
         }
         Ok(StoredSettings { revision, issuer, keys, instances })

@@ -16,9 +16,30 @@ berth_database::statements! {
         ON CONFLICT DO NOTHING";
     pub(crate) DEFAULT_INSTANCE = "SELECT id FROM instances WHERE is_default";
     /// Bounded by the number of tenants of a deployment; read when the settings' revision changes.
-    pub(crate) LIST_INSTANCES = "SELECT id, name, is_default, blob_delivery FROM instances ORDER BY id";
+    pub(crate) LIST_INSTANCES = "SELECT i.id, i.name, i.is_default, i.blob_delivery, i.store_id, \
+        COALESCE(s.stages, FALSE) FROM instances i LEFT JOIN stores s ON s.id = i.store_id ORDER BY i.id";
     /// Nothing where it is so already.
     pub(crate) SET_BLOB_DELIVERY = "UPDATE instances SET blob_delivery = $2 WHERE id = $1 AND blob_delivery <> $2";
+
+    /// Serialises changes of an instance's storage.
+    pub(crate) LOCK_STORAGE = "SELECT store_id FROM instances WHERE id = $1" for update;
+    pub(crate) SET_STORE = "UPDATE instances SET store_id = $2 WHERE id = $1";
+    /// The unique key of a place makes another row of it impossible.
+    pub(crate) PUT_STORE = "INSERT INTO stores (id, instance_id, kind, settings, secret, encrypted, stages, place, \
+        created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+        ON CONFLICT (id) DO UPDATE SET settings = excluded.settings, secret = excluded.secret, stages = excluded.stages";
+    /// By the unique index on (instance_id, place, encrypted).
+    pub(crate) STORE_AT = "SELECT id FROM stores WHERE instance_id = $1 AND place = $2 AND encrypted = $3";
+    /// Bounded by how often an operator has changed it.
+    pub(crate) STORES_OF = "SELECT s.id, s.kind, s.settings, s.encrypted, s.id = COALESCE(i.store_id, ''), s.created_at \
+        FROM stores s JOIN instances i ON i.id = s.instance_id WHERE s.instance_id = $1 ORDER BY s.id LIMIT 1000";
+    pub(crate) STORE_WITH_SECRET = "SELECT id, kind, settings, encrypted, FALSE, created_at, instance_id, secret \
+        FROM stores WHERE id = $1";
+    /// By the primary key.
+    pub(crate) STORE_PLACES = "SELECT id, place FROM stores WHERE id > $1 ORDER BY id LIMIT $2";
+    /// Nothing where the settings are others by now.
+    pub(crate) ROTATE_STORE = "UPDATE stores SET settings = $4, secret = $5 \
+        WHERE instance_id = $1 AND id = $2 AND settings = $3";
 
     pub(crate) INSERT_KEY = "INSERT INTO token_keys (id, private_key, public_jwk, created_at, activated_at) \
         VALUES ($1, $2, $3, $4, $5)";

@@ -41,7 +41,7 @@ impl<E: Into<Error>> From<E> for Interrupted {
     }
 }
 
-type Step<T> = std::result::Result<T, Interrupted>;
+pub(super) type Step<T> = std::result::Result<T, Interrupted>;
 
 struct BlobRow {
     instance: String,
@@ -174,11 +174,23 @@ impl Scrubber {
     }
 
     async fn objects(&mut self, pass: &Pass, progress: &mut Progress) -> Step<bool> {
-        let store_id = self.metadata.config.store_id.clone();
-        let after = pass.position.text.parse::<ObjectKey>().ok();
-        let page = self.blobs.list(&store_id, after.as_ref(), PAGE).await.map_err(|error| away(&error))?;
-        let Some(last) = page.last() else { return Ok(true) };
-        progress.position.text = last.key.to_string();
+        let places = self.places().await?;
+        // A place that is gone since is done.
+        let here = String::from_utf8_lossy(&pass.position.bytes).into_owned();
+        let mut rest = places.range(here.clone()..);
+        let Some((place, stores)) = rest.next() else { return Ok(true) };
+        // Of the deployment's storage instances see their own part only.
+        let shared = place.strip_prefix("shared:");
+        let Some(store_id) = shared.or(stores.first().map(String::as_str)) else { return Ok(true) };
+        let after = if *place == here { pass.position.text.parse::<ObjectKey>().ok() } else { None };
+        let page = self.blobs.list(store_id, after.as_ref(), PAGE).await.map_err(|error| away(&error))?;
+        let (last, next) = (page.len() < PAGE, rest.next());
+        progress.position.bytes = match next {
+            Some((next, _)) if last => next.clone().into_bytes(),
+            _ => place.clone().into_bytes(),
+        };
+        let key = page.last().filter(|_| !last).map(|listed| listed.key.to_string());
+        progress.position.text = key.unwrap_or_default();
         progress.counts.objects = page.len() as u64;
         // A row comes before its object, but a call that was held up may touch the object after its last row is gone.
         let longest: Duration = self.metadata.config.longest_operation();
@@ -186,14 +198,15 @@ impl Scrubber {
         let keys = page.iter().filter(|listed| Timestamp(listed.modified) <= settled);
         let keys = TextList(keys.map(|listed| listed.key.to_string()).collect());
         self.tend(pass, LOOK * page.len() as u64).await?;
-        for row in self.metadata.database.read_all(&sql::UNNAMED, args![store_id.as_str(), keys]).await? {
+        let ids = TextList(stores.iter().cloned().collect());
+        for row in self.metadata.database.read_all(&sql::UNNAMED, args![ids, keys]).await? {
             let key: String = row.get(0)?;
             // Its last row may have gone with it between the listing and the look at the rows.
-            if self.is_there(&store_id, &key).await? {
+            if self.is_there(store_id, &key).await? {
                 progress.find(Kind::Orphan, Some(key), None);
             }
         }
-        Ok(page.len() < PAGE)
+        Ok(last && next.is_none())
     }
 
     async fn is_there(&self, store_id: &str, key: &str) -> Step<bool> {

@@ -5,6 +5,7 @@
 //! transaction, so a pass goes on after a restart and reports nothing twice.
 
 mod check;
+mod places;
 mod worker;
 
 use berth_database::{DatabaseError, args};

@@ -25,20 +25,22 @@ statements! {
         EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = t.repository_id AND m.digest = t.digest) \
         FROM tags t WHERE (t.repository_id, t.name) > ($1, $2) ORDER BY t.repository_id, t.name LIMIT $3";
 
-    // Of the keys $2, those that no row names. What an upload puts aside has names that begin with its session's, which
+    // Read once a page; a scan of the rows is nothing beside the reading of their bytes.
+    pub(crate) STORES = "SELECT DISTINCT store_id FROM blobs ORDER BY store_id";
+    // Of the keys $2 of the stores $1, those that no row names. What an upload puts aside has names that begin with its session's, which
     // is 55 characters long. One statement and so one moment: a key goes from row to row in
     // transactions, and comes back in none.
     pub(crate) UNNAMED = sqlite "SELECT k.value FROM json_each($2) k \
-        WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.object_key = k.value AND b.store_id = $1) \
-        AND NOT EXISTS (SELECT 1 FROM upload_sessions s WHERE s.object_key = substr(k.value, 1, 55) AND s.store_id = $1 \
+        WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.object_key = k.value AND b.store_id IN (SELECT value FROM json_each($1))) \
+        AND NOT EXISTS (SELECT 1 FROM upload_sessions s WHERE s.object_key = substr(k.value, 1, 55) AND s.store_id IN (SELECT value FROM json_each($1)) \
             AND s.state IN ('open', 'finishing')) \
-        AND NOT EXISTS (SELECT 1 FROM object_deletes d WHERE d.store_id = $1 \
+        AND NOT EXISTS (SELECT 1 FROM object_deletes d WHERE d.store_id IN (SELECT value FROM json_each($1)) \
             AND d.object_key IN (k.value, substr(k.value, 1, 55)))"
         postgres "SELECT k.value FROM unnest($2::text[]) AS k (value) \
-        WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.object_key = k.value AND b.store_id = $1) \
-        AND NOT EXISTS (SELECT 1 FROM upload_sessions s WHERE s.object_key = substr(k.value, 1, 55) AND s.store_id = $1 \
+        WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.object_key = k.value AND b.store_id = ANY($1)) \
+        AND NOT EXISTS (SELECT 1 FROM upload_sessions s WHERE s.object_key = substr(k.value, 1, 55) AND s.store_id = ANY($1) \
             AND s.state IN ('open', 'finishing')) \
-        AND NOT EXISTS (SELECT 1 FROM object_deletes d WHERE d.store_id = $1 \
+        AND NOT EXISTS (SELECT 1 FROM object_deletes d WHERE d.store_id = ANY($1) \
             AND d.object_key IN (k.value, substr(k.value, 1, 55)))";
 
     // Passes.

@@ -93,8 +93,11 @@ impl World {
     }
 
     pub(super) async fn start_for(&self, path: &str, algorithm: &str) -> Result<proto::Upload, Problem> {
-        let request =
-            proto::StartUploadRequest { access: self.access(path), algorithm: algorithm.to_owned() };
+        let request = proto::StartUploadRequest {
+            access: self.access(path),
+            algorithm: algorithm.to_owned(),
+            ..Default::default()
+        };
         answer(self.service.start_upload(Request::new(request)).await)
     }
 
