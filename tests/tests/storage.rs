@@ -463,3 +463,41 @@ async fn pulls_and_pushes_go_on_while_instance_manager_is_away() {
     world.deployment.restart("instance-manager").await.unwrap();
     world.deployment.is_sound().await.unwrap();
 }
+
+/// One tenant's bucket is gone: that is said, and everybody else's blobs are looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_goes_on_past_a_store_that_is_away() {
+    let world = World::start(Setting::EMBEDDED, 1).await;
+    let url = world.storage.url();
+    let kept = Content::named("kept").layer(10_000);
+    world.repository("scrub/kept").push_blob(&kept).await.unwrap().expect(201).unwrap();
+    let place = world.bucket(&url, "first", "key-first");
+    world.turn_to(&place, SECRETS[0], || world.storage.keys_in("first").len()).await;
+    let sound = world.deployment.is_sound().await.unwrap();
+    world.storage.set_away(true);
+    let verified = world.deployment.verify().await.unwrap();
+    assert_eq!(verified.exit_code, Some(3), "{verified:#?}");
+    assert!(verified.findings.iter().all(|finding| finding.contains("unreachable")), "{verified:#?}");
+    assert_eq!(verified.blobs, sound.blobs);
+    world.repository("scrub/kept").pull_blob(&kept).await.unwrap();
+}
+
+/// What goes to a bucket of one's own may be encrypted before it goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instances_own_bucket_gets_nothing_in_plain() {
+    let world = World::start(Setting::EMBEDDED, 1).await;
+    let url = world.storage.url();
+    let place = [world.bucket(&url, "first", "key-first"), vec!["--encrypted"]].concat();
+    world.turn_to(&place, SECRETS[0], || world.storage.keys_in("first").len()).await;
+    let text = Bytes::from("a secret of the tenant, over and over; ".repeat(20_000));
+    let blob = Blob::new("application/octet-stream", text);
+    let repository = world.repository("sealed/app");
+    repository.push_blob(&blob).await.unwrap().expect(201).unwrap();
+    repository.pull_blob(&blob).await.unwrap();
+    for key in world.storage.keys_in("first") {
+        let stored = std::fs::read(world.storage.file_in("first", &key)).unwrap();
+        let plain = stored.windows(24).any(|window| window == b"a secret of the tenant, ");
+        assert!(!plain, "{key} has plain text");
+    }
+    world.deployment.is_sound().await.unwrap();
+}

@@ -188,7 +188,12 @@ impl ObjectStorage {
 
     /// The file of an object.
     pub fn file(&self, key: &str) -> PathBuf {
-        self.folder.path().join(BUCKET).join(key)
+        self.file_in(BUCKET, key)
+    }
+
+    /// The file of an object in another bucket.
+    pub fn file_in(&self, bucket: &str, key: &str) -> PathBuf {
+        self.folder.path().join(bucket).join(key)
     }
 
     /// Lets the next `times` requests with this method whose path or query contains a text go wrong.

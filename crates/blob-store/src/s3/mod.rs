@@ -31,7 +31,7 @@ use berth_service::Tasks;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use secrecy::SecretString;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 
 use self::{
     buffer::Buffer,
@@ -39,6 +39,7 @@ use self::{
     config::Sizes,
     credentials::Credentials,
     presign::{LIFE, Presigner},
+    resources::Room,
     writer::S3Writer,
 };
 use crate::{Error, Metrics};
@@ -68,6 +69,8 @@ struct Inner {
     presigner: Presigner,
     sizes: Sizes,
     resources: Resources,
+    /// The most of the memory that it may hold, for a store of an instance's own.
+    share: Option<Arc<Semaphore>>,
     tasks: Tasks,
     metrics: Metrics,
 }
@@ -97,7 +100,7 @@ impl S3 {
         };
         let provider = credentials::provider(config).await?;
         let client = Client::new(config, provider.clone(), None, resources.client(certificates.as_deref())?)?;
-        Self::assemble(config, client, Credentials::new(provider), resources, tasks, metrics)
+        Self::assemble(config, client, Credentials::new(provider), (resources, None), tasks, metrics)
     }
 
     /// The bucket of an instance.
@@ -113,14 +116,22 @@ impl S3 {
         let provider = SharedCredentialsProvider::new(changing::Provider(Arc::clone(changing)));
         let http = resources.client(bucket.certificates.as_deref())?;
         let client = Client::new(&config, provider.clone(), Some(changing), http)?;
-        Self::assemble(&config, client, Credentials::changing(provider), resources, tasks, metrics)
+        let share = resources.share();
+        Self::assemble(
+            &config,
+            client,
+            Credentials::changing(provider),
+            (resources, Some(share)),
+            tasks,
+            metrics,
+        )
     }
 
     fn assemble(
         config: &Config,
         client: Client,
         credentials: Credentials,
-        resources: Resources,
+        (resources, share): (Resources, Option<Arc<Semaphore>>),
         tasks: Tasks,
         metrics: Metrics,
     ) -> Result<Self, Error> {
@@ -131,6 +142,7 @@ impl S3 {
             presigner: Presigner::new(config)?,
             sizes: Sizes::new(config),
             resources,
+            share,
             tasks,
             metrics,
         })))
@@ -143,17 +155,17 @@ impl S3 {
 }
 
 impl Inner {
+    /// Waits until so many bytes may be held.
+    async fn reserve(&self, bytes: u64) -> Result<Room, BlobsError> {
+        self.resources.reserve(bytes, self.share.as_ref()).await
+    }
+
     fn check_store(&self, store_id: &str) -> Result<(), BlobsError> {
         if store_id == self.store_id {
             Ok(())
         } else {
             Err(BlobsError::Unavailable(format!("store {store_id:?} is not configured here")))
         }
-    }
-
-    /// Waits until so many bytes may be held.
-    async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, BlobsError> {
-        self.resources.reserve(bytes).await
     }
 
     /// Reads tails back, in their order, and puts what came after them behind.

@@ -31,6 +31,13 @@ struct Inner {
     clients: Mutex<HashMap<Option<String>, SharedHttpClient>>,
 }
 
+/// Memory that was reserved, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    _of_all: OwnedSemaphorePermit,
+    _of_share: Option<OwnedSemaphorePermit>,
+}
+
 const fn provider() -> tls::Provider {
     tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc)
 }
@@ -76,13 +83,30 @@ impl Resources {
         self.0.memory_mib
     }
 
-    /// Waits until so many bytes may be held.
-    pub(super) async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, BlobsError> {
-        let steps = u32::try_from(bytes.div_ceil(MEMORY_STEP)).unwrap_or(u32::MAX).min(self.0.steps);
-        let waited =
-            tokio::time::timeout(MEMORY_WAIT, Arc::clone(&self.0.memory).acquire_many_owned(steps)).await;
-        match waited {
-            Ok(Ok(permit)) => Ok(permit),
+    /// What a store of an instance's own may hold at most: half of the memory, so that one that is slow leaves the other
+    /// half to everybody else. The largest part fits.
+    pub(super) fn share(&self) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new((self.0.steps / 2) as usize))
+    }
+
+    /// Waits until so many bytes may be held, of `share` where the store has no more than that.
+    pub(super) async fn reserve(
+        &self,
+        bytes: u64,
+        share: Option<&Arc<Semaphore>>,
+    ) -> Result<Room, BlobsError> {
+        let most = if share.is_some() { self.0.steps / 2 } else { self.0.steps };
+        let steps = u32::try_from(bytes.div_ceil(MEMORY_STEP)).unwrap_or(u32::MAX).min(most);
+        let permits = async {
+            let of_share = match share {
+                Some(share) => Some(Arc::clone(share).acquire_many_owned(steps).await.ok()?),
+                None => None,
+            };
+            let of_all = Arc::clone(&self.0.memory).acquire_many_owned(steps).await.ok()?;
+            Some(Room { _of_all: of_all, _of_share: of_share })
+        };
+        match tokio::time::timeout(MEMORY_WAIT, permits).await {
+            Ok(Some(room)) => Ok(room),
             _ => Err(BlobsError::Unavailable("too many uploads wait for memory".to_owned())),
         }
     }
@@ -104,5 +128,31 @@ impl Resources {
         }
         clients.insert(key, client.clone());
         Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_store_leaves_half_of_the_memory_to_others() {
+        let config = Config { upload_memory_mib: 64, ..Config::default() };
+        let resources = Resources::new(&config);
+        let (slow, other) = (resources.share(), resources.share());
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(resources.reserve(8 << 20, Some(&slow)).await.unwrap());
+        }
+        // Its fifth part waits, and in the end is told to come back; another store's goes on.
+        let fifth = resources.reserve(8 << 20, Some(&slow)).await;
+        assert!(matches!(fifth, Err(BlobsError::Unavailable(_))), "{fifth:?}");
+        let of_other = resources.reserve(8 << 20, Some(&other)).await.unwrap();
+        let of_all = resources.reserve(24 << 20, None).await.unwrap();
+        held.clear();
+        drop((of_other, of_all));
+        // Nothing is lost of either, and a part that is too large for a share gets all of it.
+        resources.reserve(48 << 20, Some(&slow)).await.unwrap();
+        resources.reserve(64 << 20, None).await.unwrap();
     }
 }

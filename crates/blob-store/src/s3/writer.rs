@@ -10,9 +10,9 @@ use berth_blobs::{
 };
 use berth_oci::Hasher;
 use bytes::Bytes;
-use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
+use tokio::task::JoinHandle;
 
-use super::{Inner, buffer::Buffer, config::MAX_PARTS};
+use super::{Inner, buffer::Buffer, config::MAX_PARTS, resources::Room};
 
 /// Bytes that are hashed between two points where the task may yield.
 const HASH_STEP: usize = 256 * 1024;
@@ -59,7 +59,7 @@ pub(super) struct S3Writer {
     parts_end: u64,
     buffer_start: u64,
     buffer: Buffer,
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
     sending: Option<Sending>,
     durable: u64,
     durable_hasher: Hasher,

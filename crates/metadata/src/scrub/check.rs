@@ -1,6 +1,9 @@
 //! One step of a pass: a page of rows or of objects, looked at one by one.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use berth_blobs::{BlobsError, ObjectKey, ObjectRef};
 use berth_database::{TextList, args};
@@ -23,6 +26,9 @@ const MANIFESTS_PAGE: usize = 16;
 const RECORD: u64 = 256 * 1024 * 1024;
 /// What looking at a row or at an entry of a listing counts, in bytes of the pace.
 const LOOK: u64 = 1024;
+
+/// How long a store of an instance's own is left out after it did not answer.
+const LEFT_OUT: Duration = Duration::from_secs(600);
 
 /// Why a step ended before it was done. It is begun again from where the pass was recorded.
 #[derive(Debug)]
@@ -71,9 +77,28 @@ impl Scrubber {
     async fn blobs(&mut self, pass: &Pass, progress: &mut Progress) -> Step<bool> {
         let rows = self.blob_rows(&pass.position).await?;
         let last = rows.len() < PAGE;
+        let mut told = BTreeSet::new();
         for row in rows {
             self.tend(pass, LOOK).await?;
-            if let Some(kind) = self.read_back(pass, &row.object, &row.digest).await? {
+            let store_id = row.object.store_id.clone();
+            let outcome = match self.is_left_out(&store_id) {
+                true => Ok(Some(Kind::Unreachable)),
+                false => self.read_back(pass, &row.object, &row.digest).await,
+            };
+            let outcome = match outcome {
+                // What one instance brought along may be away for good, and is no reason to look at nobody's blobs.
+                Err(Interrupted::Store(reason)) if self.is_own(&store_id) => {
+                    self.leave_out(&store_id, &reason);
+                    Some(Kind::Unreachable)
+                }
+                outcome => outcome?,
+            };
+            if outcome == Some(Kind::Unreachable) {
+                // One for all the blobs of a page.
+                if told.insert(store_id) {
+                    progress.find(Kind::Unreachable, Some(row.object.key.to_string()), Some(row.digest));
+                }
+            } else if let Some(kind) = outcome {
                 // It may have been collected meanwhile: then its row went first, and the object later.
                 let args = args![row.instance.as_str(), row.digest.to_bytes(), row.object.key.as_str()];
                 if self.metadata.database.read_optional(&sql::BLOB_IS, args).await?.is_some() {
@@ -91,6 +116,21 @@ impl Scrubber {
             }
         }
         Ok(last)
+    }
+
+    /// Whether a store is not the deployment's but one that an instance has of its own.
+    fn is_own(&self, store_id: &str) -> bool {
+        store_id != self.metadata.config.store_id && store_id.parse::<ulid::Ulid>().is_ok()
+    }
+
+    fn leave_out(&mut self, store_id: &str, reason: &str) {
+        tracing::warn!(store_id, reason, "a store of an instance does not answer and is left out");
+        self.away.insert(store_id.to_owned(), Instant::now() + LEFT_OUT);
+    }
+
+    fn is_left_out(&mut self, store_id: &str) -> bool {
+        self.away.retain(|_, until| Instant::now() < *until);
+        self.away.contains_key(store_id)
     }
 
     async fn blob_rows(&self, after: &Position) -> Result<Vec<BlobRow>> {
@@ -183,7 +223,19 @@ impl Scrubber {
         let shared = place.strip_prefix("shared:");
         let Some(store_id) = shared.or(stores.first().map(String::as_str)) else { return Ok(true) };
         let after = if *place == here { pass.position.text.parse::<ObjectKey>().ok() } else { None };
-        let page = self.blobs.list(store_id, after.as_ref(), PAGE).await.map_err(|error| away(&error))?;
+        let left_out = shared.is_none() && self.is_left_out(store_id);
+        let listed = match left_out {
+            true => Ok(Vec::new()),
+            false => self.blobs.list(store_id, after.as_ref(), PAGE).await,
+        };
+        let page = match listed {
+            Err(error @ BlobsError::Unavailable(_)) if shared.is_none() => {
+                self.leave_out(store_id, &error.to_string());
+                progress.find(Kind::Unreachable, Some(store_id.to_owned()), None);
+                Vec::new()
+            }
+            page => page.map_err(|error| away(&error))?,
+        };
         let (last, next) = (page.len() < PAGE, rest.next());
         progress.position.bytes = match next {
             Some((next, _)) if last => next.clone().into_bytes(),

@@ -73,6 +73,8 @@ pub(crate) enum Kind {
     WrongDigest,
     /// The store can't read the object.
     Unreadable,
+    /// A store of an instance's own does not answer: the pass went on without it.
+    Unreachable,
     /// A manifest or a tag refers to what is not there.
     Dangling,
     /// No row names the object: wasted room, and no harm.
@@ -86,13 +88,21 @@ impl Kind {
             Self::Short => "short",
             Self::WrongDigest => "wrong_digest",
             Self::Unreadable => "unreadable",
+            Self::Unreachable => "unreachable",
             Self::Dangling => "dangling",
             Self::Orphan => "orphan",
         }
     }
 
-    const ALL: [Self; 6] =
-        [Self::Missing, Self::Short, Self::WrongDigest, Self::Unreadable, Self::Dangling, Self::Orphan];
+    const ALL: [Self; 7] = [
+        Self::Missing,
+        Self::Short,
+        Self::WrongDigest,
+        Self::Unreadable,
+        Self::Unreachable,
+        Self::Dangling,
+        Self::Orphan,
+    ];
 }
 
 /// Something that is wrong. It names no repository: whoever reads a log need not know what is in which.

@@ -2,6 +2,7 @@
 
 use std::{
     cmp::{max, min},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -82,6 +83,8 @@ pub(crate) struct Scrubber {
     /// When the next bytes may be read.
     pace: Option<Instant>,
     outages: u32,
+    /// Stores of instances that did not answer, and until when they are left out.
+    pub(super) away: BTreeMap<String, Instant>,
 }
 
 /// What one round came to.
@@ -95,7 +98,8 @@ pub(super) enum Round {
 impl Scrubber {
     pub(crate) fn new(metadata: Metadata, blobs: Arc<dyn Blobs>, metrics: Metrics) -> Self {
         let holder = metadata.ids.ulid().to_string();
-        Self { metadata, blobs, metrics, holder, claimed: None, shown: None, pace: None, outages: 0 }
+        let away = BTreeMap::new();
+        Self { metadata, blobs, metrics, holder, claimed: None, shown: None, pace: None, outages: 0, away }
     }
 
     /// Starts the loop; it ends soon after `tasks` are told to stop.

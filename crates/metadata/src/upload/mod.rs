@@ -1,10 +1,15 @@
 //! Upload sessions: open, appended to under leases and epochs, then committed or cancelled. Bytes are durable before
-//! their offset is recorded here; what a committed session leaves is a blob, a link and their reviews.
+//! their offset is recorded here.
+
+mod end;
+mod progress;
+
+pub(crate) use end::{NewObject, Whole, queue_reviews};
 
 use std::{sync::Arc, time::Duration};
 
-use berth_blobs::{ObjectKey, PLAIN, RESERVED_PARTS, SEALED, Sealing, Staging, StagingChange};
-use berth_database::{Arg, BytesList, Engine, Row, Transaction, args};
+use berth_blobs::{RESERVED_PARTS, Staging, StagingChange};
+use berth_database::{Arg, Engine, Row, Transaction, args};
 use berth_model::UploadId;
 use berth_oci::{Algorithm, Digest, ErrorCode, Hasher, Problem};
 use berth_service::Timestamp;
@@ -14,8 +19,8 @@ use crate::{
     access::Access,
     error::{Error, Result},
     lease::LEASE,
-    quarantine, repository, sealing,
-    staging::{self, Columns, Ended},
+    repository,
+    staging::{self, Columns},
     store::{self, statements as sql},
 };
 
@@ -59,17 +64,6 @@ pub(crate) struct Progress {
     pub(crate) offset: u64,
     pub(crate) hash_state: Vec<u8>,
     pub(crate) change: StagingChange,
-}
-
-/// What an upload came to.
-#[derive(Clone, Debug)]
-pub(crate) struct Whole {
-    pub(crate) digest: Digest,
-    pub(crate) size: u64,
-    /// Where the bytes are; empty: at the session's key.
-    pub(crate) object_key: String,
-    /// How they are sealed, if they are.
-    pub(crate) sealing: Option<Sealing>,
 }
 
 /// A session's row, and what its repository is.
@@ -277,177 +271,6 @@ async fn start(tx: &mut Transaction, input: &Start) -> Result<()> {
     Ok(())
 }
 
-/// What a commit needs.
-#[derive(Debug)]
-struct Commit {
-    metadata: Metadata,
-    access: Access,
-    upload: UploadId,
-    epoch: i64,
-    whole: Whole,
-}
-
-impl Commit {
-    /// The object that the session came to: its key, or a name below it.
-    fn object_key<'a>(&'a self, session: &'a Session) -> Result<&'a str> {
-        if self.whole.object_key.is_empty() {
-            return Ok(&session.object_key);
-        }
-        match self.whole.object_key.parse::<ObjectKey>() {
-            Ok(key) if key.session() == session.object_key => Ok(&self.whole.object_key),
-            _ => Err(Error::new(ErrorCode::RequestInvalid, "the object is not one of this upload")),
-        }
-    }
-}
-
-async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
-    let Commit { metadata, access, upload, whole, .. } = input;
-    let digest = &whole.digest;
-    let session = lock(tx, *upload, access).await?;
-    match session.state.as_str() {
-        "open" => {}
-        "finishing" if session.digest.as_ref() == Some(digest) && session.size == whole.size => {}
-        // The answer to the first request was lost.
-        "committed" if session.linked && session.digest.as_ref() == Some(digest) => return Ok(()),
-        _ => return Err(unknown()),
-    }
-    let held = match tx.engine() {
-        Engine::Sqlite if !session.columns.staged => metadata.leases.holds(&upload.to_string(), input.epoch),
-        _ => session.epoch == input.epoch,
-    };
-    if !held {
-        return Err(busy(session.size));
-    }
-    if let Some(explicit) = session.algorithm {
-        check_algorithm(explicit, Some(digest))?;
-    }
-    let now = tx.now();
-    let instance = access.instance.to_string();
-    let stored_size = store::stored_size(whole.size)?;
-    queue_reviews(tx, &instance, &session.repository, digest, now.plus(metadata.config.review_after()))
-        .await?;
-    let object_key = input.object_key(&session)?;
-    // The session's own was sealed again, if its key was replaced since.
-    let recorded = session.columns.sealing.as_ref().map(|state| &state.key);
-    let sealing = recorded.or(whole.sealing.as_ref());
-    if let (Some(sealing), None) = (sealing, recorded) {
-        sealing::name_key(tx, &sealing.key_id).await?;
-    }
-    let object = NewObject { store_id: &session.store_id, key: object_key, sealing };
-    let kept = keep_blob(tx, metadata, &instance, digest, stored_size, &object).await?;
-    berth_service::crash::point("commit_upload.blob_kept");
-    let not_before = if session.columns.staged {
-        // What an older epoch writes late lands before it is looked for.
-        now.plus(metadata.config.longest_operation())
-    } else {
-        now.plus(metadata.config.object_grace())
-    };
-    let own = (kept == object_key).then_some(object_key);
-    drop_remains(tx, *upload, &session, own, (not_before, stored_size)).await?;
-    let args = args![session.repository.as_str(), digest.to_bytes(), instance, now];
-    tx.execute(&sql::ADD_LINK, args).await?;
-    let remembered = now.plus(metadata.config.closed_upload());
-    let args = args![upload.to_string(), digest.to_bytes(), stored_size, now, remembered];
-    tx.execute(&sql::COMMIT_SESSION, args).await?;
-    berth_service::crash::point("commit_upload.before_commit");
-    Ok(())
-}
-
-/// Puts a link and its blob into review, in the lock order, so that what no manifest ever holds goes away again.
-pub(crate) async fn queue_reviews(
-    tx: &mut Transaction,
-    instance: &str,
-    repository: &str,
-    digest: &Digest,
-    review_after: Timestamp,
-) -> Result<()> {
-    let list = BytesList(vec![digest.to_bytes()]);
-    tx.execute(&sql::REVIEW_LINKS, args![repository, list, review_after]).await?;
-    tx.execute(&sql::REVIEW_BLOB, args![instance, digest.to_bytes(), review_after]).await?;
-    Ok(())
-}
-
-/// Queues what a session leaves for deletion, but for the object that it came to, if it came to one.
-async fn drop_remains(
-    tx: &mut Transaction,
-    upload: UploadId,
-    session: &Session,
-    own: Option<&str>,
-    (not_before, size): (Timestamp, i64),
-) -> Result<()> {
-    let id = upload.to_string();
-    let ended = Ended {
-        id: &id,
-        store_id: &session.store_id,
-        object_key: &session.object_key,
-        columns: &session.columns,
-        epoch: session.epoch,
-    };
-    let (store_id, object_key) = (session.store_id.as_str(), session.object_key.as_str());
-    // The first epoch of a session leaves its object, and nothing else unless it was recorded.
-    if own.is_some() && (!session.columns.staged || session.epoch <= 1 && session.size == 0) {
-        return Ok(());
-    }
-    let freed = if own.is_some() { 0 } else { size };
-    match ended.remains(tx, own).await? {
-        Some(remains) => {
-            let args = args![store_id, object_key, not_before, freed, remains];
-            tx.execute(&sql::ADD_REMAINS, args).await?;
-        }
-        None => {
-            tx.execute(&sql::ADD_OBJECT_DELETE, args![store_id, object_key, not_before, freed]).await?;
-        }
-    }
-    Ok(())
-}
-
-/// An object that is about to be a blob's.
-#[derive(Debug)]
-pub(crate) struct NewObject<'a> {
-    pub(crate) store_id: &'a str,
-    pub(crate) key: &'a str,
-    sealing: Option<&'a Sealing>,
-}
-
-impl NewObject<'_> {
-    /// The columns format, kek_id and wrapped_dek.
-    pub(crate) fn laid_down(&self) -> Vec<Arg> {
-        let format = if self.sealing.is_some() { SEALED } else { PLAIN };
-        args![
-            i64::from(format),
-            self.sealing.map(|sealing| sealing.key_id.clone()),
-            Arg::Bytes(self.sealing.map(|sealing| sealing.wrapped_key.clone())),
-        ]
-    }
-}
-
-/// Makes the blob of the session's object or keeps the one that is there; the object key that stays.
-async fn keep_blob(
-    tx: &mut Transaction,
-    metadata: &Metadata,
-    instance: &str,
-    digest: &Digest,
-    size: i64,
-    object: &NewObject<'_>,
-) -> Result<String> {
-    let now = tx.now();
-    // The blob that is in the way may be deleted before it is locked; then the way is free.
-    for _ in 0..3 {
-        let mut args = args![instance, digest.to_bytes(), size, object.store_id, object.key, now];
-        args.extend(object.laid_down());
-        if tx.execute(&sql::ADD_BLOB, args).await? == 1 {
-            return Ok(object.key.to_owned());
-        }
-        if quarantine::replace(tx, metadata, instance, digest, object).await? {
-            return Ok(object.key.to_owned());
-        }
-        if let Some(row) = tx.optional(&sql::BLOB_KEY, args![instance, digest.to_bytes()]).await? {
-            return Ok(row.get(0)?);
-        }
-    }
-    Err(Error::new(ErrorCode::Unavailable, "the blob is being deleted; try again"))
-}
-
 impl Metadata {
     /// Opens a session, and makes its repository if that is absent. The bytes go to `target`, or to the deployment's
     /// store.
@@ -580,160 +403,5 @@ impl Metadata {
                 })
             })
             .await
-    }
-
-    /// Records durable bytes and renews the lease; the lease's new end.
-    pub(crate) async fn checkpoint(&self, progress: Progress) -> Result<Timestamp> {
-        Ok(self.advance(progress, true).await?.0)
-    }
-
-    /// Records durable bytes and gives the lease back.
-    pub(crate) async fn end_append(&self, progress: Progress) -> Result<Upload> {
-        let (id, offset, epoch) = (progress.upload, progress.offset, progress.epoch);
-        let (_, algorithm) = self.advance(progress, false).await?;
-        berth_service::crash::point("advance_upload.committed");
-        self.leases.release(&id.to_string(), epoch);
-        Ok(Upload { id, offset, algorithm, staged: false })
-    }
-
-    async fn advance(&self, progress: Progress, renew: bool) -> Result<(Timestamp, Option<Algorithm>)> {
-        let (progress, leases) = (Arc::new(progress), Arc::clone(&self.leases));
-        let life = self.config.upload_life();
-        self.database
-            .write("advance_upload", move |tx| {
-                let (progress, leases) = (Arc::clone(&progress), Arc::clone(&leases));
-                Box::pin(async move {
-                    let id = progress.upload.to_string();
-                    let now = tx.now();
-                    let until = if renew { now.plus(LEASE) } else { now };
-                    let held = tx.engine() == Engine::Postgres || leases.holds(&id, progress.epoch);
-                    let args = args![
-                        id.clone(),
-                        progress.epoch,
-                        store::stored_size(progress.offset)?,
-                        progress.hash_state.as_slice(),
-                        until,
-                        now,
-                        now.plus(life),
-                        held,
-                    ];
-                    if let Some(row) = tx.optional(&sql::ADVANCE_SESSION, args).await? {
-                        staging::record(tx, &id, &progress.change, renew).await?;
-                        leases.renew(&id, progress.epoch, now);
-                        berth_service::crash::point("advance_upload.before_commit");
-                        return Ok((until, row.get::<String>(0)?.parse().ok()));
-                    }
-                    let row = tx.optional(&sql::SESSION_STATE, args![id]).await?;
-                    let Some(row) = row else { return Err(unknown()) };
-                    match row.get::<String>(0)?.as_str() {
-                        "open" | "finishing" => Err(busy(store::size(&row, 1)?)),
-                        _ => Err(unknown()),
-                    }
-                })
-            })
-            .await
-    }
-
-    /// Records that the holder is about to finish in a way that may take effect without an answer. From here on the
-    /// session comes to this digest, or to nothing.
-    pub(crate) async fn finish_upload(&self, progress: Progress, digest: Digest) -> Result<Timestamp> {
-        let (progress, life) = (Arc::new(progress), self.config.upload_life());
-        let until = self
-            .database
-            .write("finish_upload", move |tx| {
-                let progress = Arc::clone(&progress);
-                Box::pin(async move {
-                    let id = progress.upload.to_string();
-                    let now = tx.now();
-                    let until = now.plus(LEASE);
-                    let args = args![
-                        id.clone(),
-                        progress.epoch,
-                        digest.to_bytes(),
-                        store::stored_size(progress.offset)?,
-                        progress.hash_state.as_slice(),
-                        until,
-                        now,
-                        now.plus(life),
-                    ];
-                    if tx.execute(&sql::FINISH_SESSION, args).await? == 1 {
-                        staging::record(tx, &id, &progress.change, false).await?;
-                        berth_service::crash::point("finish_upload.before_commit");
-                        return Ok(until);
-                    }
-                    let row = tx.optional(&sql::SESSION_STATE, args![id]).await?;
-                    let Some(row) = row else { return Err(unknown()) };
-                    match row.get::<String>(0)?.as_str() {
-                        "open" | "finishing" => Err(busy(store::size(&row, 1)?)),
-                        _ => Err(unknown()),
-                    }
-                })
-            })
-            .await?;
-        berth_service::crash::point("finish_upload.committed");
-        Ok(until)
-    }
-
-    /// Makes the session's bytes a blob of the instance, linked in the repository. Repeating it is harmless.
-    pub(crate) async fn commit_upload(
-        &self,
-        access: Access,
-        upload: UploadId,
-        epoch: i64,
-        whole: Whole,
-    ) -> Result<()> {
-        let input = Arc::new(Commit { metadata: self.clone(), access, upload, epoch, whole });
-        self.database
-            .write("commit_upload", move |tx| {
-                let input = Arc::clone(&input);
-                Box::pin(async move { commit(tx, &input).await })
-            })
-            .await?;
-        berth_service::crash::point("commit_upload.committed");
-        self.leases.release(&upload.to_string(), epoch);
-        Ok(())
-    }
-
-    /// Ends a session. It waits for nobody: the holder finds out at its next word.
-    pub(crate) async fn cancel_upload(&self, access: Access, upload: UploadId) -> Result<()> {
-        if self.database.engine() == Engine::Sqlite {
-            self.leases.start(&self.database).await?;
-        }
-        let input = Arc::new((self.clone(), access));
-        let raised = self
-            .database
-            .write("cancel_upload", move |tx| {
-                let input = Arc::clone(&input);
-                Box::pin(async move {
-                    let (metadata, access) = &*input;
-                    let session = lock(tx, upload, access).await?;
-                    if !matches!(session.state.as_str(), "open" | "finishing") {
-                        return Err(unknown());
-                    }
-                    let now = tx.now();
-                    let id = upload.to_string();
-                    let epoch = match tx.engine() {
-                        Engine::Sqlite if !session.columns.staged => {
-                            metadata.leases.take(&id, session.epoch, now)
-                        }
-                        _ => session.epoch + 1,
-                    };
-                    let not_before = match session.columns.staged {
-                        // A call to storage may still be on its way.
-                        true => now.plus(metadata.config.longest_operation()),
-                        false => now.plus(metadata.config.object_grace()),
-                    };
-                    let size = store::stored_size(session.size)?;
-                    drop_remains(tx, upload, &session, None, (not_before, size)).await?;
-                    let args = args![id, epoch, now, now.plus(metadata.config.closed_upload())];
-                    tx.execute(&sql::CANCEL_SESSION, args).await?;
-                    berth_service::crash::point("cancel_upload.before_commit");
-                    Ok::<_, Error>(epoch)
-                })
-            })
-            .await?;
-        berth_service::crash::point("cancel_upload.committed");
-        self.leases.release(&upload.to_string(), raised);
-        Ok(())
     }
 }
