@@ -102,6 +102,19 @@ mod driver_with_equal_parts_and_no_conditions {
     berth_blobs::blobs_suite!(make);
 }
 
+/// As with Amazon's service.
+mod driver_with_checksums {
+    use super::*;
+
+    async fn make() -> Fixture {
+        let store = store_with(|config| config.checksums = Some(true)).await;
+        let blobs = Arc::clone(&store.blobs);
+        fixture(store, blobs)
+    }
+
+    berth_blobs::blobs_suite!(make);
+}
+
 mod remote {
     use super::*;
 

@@ -11,7 +11,10 @@ use aws_sdk_s3::{
     },
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
-    types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier, ServerSideEncryption},
+    types::{
+        ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier,
+        ServerSideEncryption,
+    },
 };
 use berth_blobs::{BlobsError, Listed, Multipart, ObjectKey};
 use berth_oci::ByteRange;
@@ -43,6 +46,9 @@ pub(super) struct Client {
     pub(super) bucket: String,
     prefix: String,
     pub(super) conditional: bool,
+    /// What goes with everything that is written. Said at the beginning of an upload in parts, with each of them, and
+    /// again at its end: the service refuses it otherwise.
+    checksum: Option<ChecksumAlgorithm>,
     pub(super) encryption: Option<ServerSideEncryption>,
     pub(super) kms_key: Option<String>,
 }
@@ -52,6 +58,14 @@ pub(super) struct Client {
 pub(super) struct Head {
     pub(super) size: u64,
     mark: Option<String>,
+}
+
+/// What the store answered to a part, to be said again at the end.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Sent {
+    pub(super) entity_tag: String,
+    /// In base 64, as the protocol has it; where checksums are sent.
+    pub(super) checksum: Option<String>,
 }
 
 /// A body on its way.
@@ -171,6 +185,7 @@ impl Client {
             bucket: config.bucket.clone(),
             prefix: config.prefix.clone(),
             conditional: config.conditional_writes,
+            checksum: checksums.then_some(ChecksumAlgorithm::Crc32),
             encryption: config.server_side_encryption.as_deref().map(ServerSideEncryption::from),
             kms_key: config.kms_key.clone(),
         })
@@ -190,6 +205,7 @@ impl Client {
             .bucket(&self.bucket)
             .key(self.name(key))
             .set_if_none_match(self.conditional.then(|| "*".to_owned()))
+            .set_checksum_algorithm(self.checksum.clone())
             .set_server_side_encryption(self.encryption.clone())
             .set_ssekms_key_id(self.kms_key.clone())
             .content_type("application/octet-stream")
@@ -287,6 +303,7 @@ impl Client {
             .create_multipart_upload()
             .bucket(&self.bucket)
             .key(self.name(key))
+            .set_checksum_algorithm(self.checksum.clone())
             .set_server_side_encryption(self.encryption.clone())
             .set_ssekms_key_id(self.kms_key.clone())
             .content_type("application/octet-stream")
@@ -297,13 +314,13 @@ impl Client {
         Ok(Multipart { key: key.clone(), id: id.to_owned() })
     }
 
-    /// Sends a part; its entity tag.
+    /// Sends a part.
     pub(super) async fn part(
         &self,
         multipart: &Multipart,
         number: u32,
         body: Bytes,
-    ) -> Result<String, BlobsError> {
+    ) -> Result<Sent, BlobsError> {
         let length = body.len();
         let sent = self
             .sdk
@@ -311,6 +328,7 @@ impl Client {
             .bucket(&self.bucket)
             .key(self.name(&multipart.key))
             .upload_id(&multipart.id)
+            .set_checksum_algorithm(self.checksum.clone())
             .part_number(i32::try_from(number).unwrap_or(i32::MAX))
             .body(super::body::of(body))
             .customize()
@@ -324,18 +342,22 @@ impl Client {
             })?;
         let entity_tag =
             sent.e_tag().ok_or_else(|| BlobsError::Remote("it gave a part no tag".to_owned()))?;
-        Ok(entity_tag.to_owned())
+        Ok(Sent { entity_tag: entity_tag.to_owned(), checksum: sent.checksum_crc32().map(ToOwned::to_owned) })
     }
 
     /// Asks once for the parts to be put together. Whatever it answers, only a look at the object says what happened.
     pub(super) async fn complete(
         &self,
         multipart: &Multipart,
-        parts: &[(u32, String)],
+        parts: &[(u32, Sent)],
     ) -> Result<(), BlobsError> {
-        let parts = parts.iter().map(|(number, entity_tag)| {
+        let parts = parts.iter().map(|(number, sent)| {
             let number = i32::try_from(*number).unwrap_or(i32::MAX);
-            CompletedPart::builder().part_number(number).e_tag(entity_tag).build()
+            CompletedPart::builder()
+                .part_number(number)
+                .e_tag(&sent.entity_tag)
+                .set_checksum_crc32(sent.checksum.clone())
+                .build()
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
         self.sdk

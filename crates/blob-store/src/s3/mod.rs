@@ -35,7 +35,7 @@ use tokio::sync::Semaphore;
 
 use self::{
     buffer::Buffer,
-    client::Client,
+    client::{Client, Sent},
     config::Sizes,
     credentials::Credentials,
     presign::{LIFE, Presigner},
@@ -200,7 +200,8 @@ impl Inner {
             let Place::Part { number, entity_tag } = &piece.place else {
                 return Err(BlobsError::Invalid("a tail among the parts"));
             };
-            parts.push((*number, entity_tag.clone()));
+            let checksum = piece.checksum.clone().and_then(|text| String::from_utf8(text).ok());
+            parts.push((*number, Sent { entity_tag: entity_tag.clone(), checksum }));
         }
         parts.sort();
         let mut failure = None;

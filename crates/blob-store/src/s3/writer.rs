@@ -12,7 +12,7 @@ use berth_oci::Hasher;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::{Inner, buffer::Buffer, config::MAX_PARTS, resources::Room};
+use super::{Inner, buffer::Buffer, client::Sent, config::MAX_PARTS, resources::Room};
 
 /// Bytes that are hashed between two points where the task may yield.
 const HASH_STEP: usize = 256 * 1024;
@@ -22,7 +22,7 @@ const PARTS_BETWEEN_RECORDS: u32 = RESERVED_PARTS - 4;
 /// A part on its way.
 #[derive(Debug)]
 struct Sending {
-    task: JoinHandle<Result<String, BlobsError>>,
+    task: JoinHandle<Result<Sent, BlobsError>>,
     number: u32,
     start: u64,
     /// The hash of everything up to its end.
@@ -233,14 +233,15 @@ impl S3Writer {
     async fn settle(&mut self) -> Result<(), BlobsError> {
         let Some(sending) = &mut self.sending else { return Ok(()) };
         let sent = (&mut sending.task).await;
-        let entity_tag =
+        let answer =
             sent.map_err(|error| BlobsError::Unavailable(format!("a part was not sent: {error}")))??;
         let Some(sending) = self.sending.take() else { return Ok(()) };
         let (start, end) = (sending.start, self.parts_end);
         let merged = self.pieces.partition_point(|piece| piece.start < start);
         self.change.merged.extend(self.pieces.drain(merged..).map(|piece| piece.number));
-        let place = Place::Part { number: sending.number, entity_tag };
-        self.add(Piece { number: 0, epoch: self.epoch, start, size: end - start, place, checksum: None });
+        let checksum = answer.checksum.map(String::into_bytes);
+        let place = Place::Part { number: sending.number, entity_tag: answer.entity_tag };
+        self.add(Piece { number: 0, epoch: self.epoch, start, size: end - start, place, checksum });
         self.durable = end;
         self.durable_hasher = sending.hasher.clone();
         Ok(())
