@@ -133,6 +133,19 @@ async fn credentials_come_from_the_machines_metadata_service() {
     works(builder).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_may_be_a_host_of_its_own() {
+    let storage = ObjectStorage::below("storage.example");
+    let builder = storage
+        .holds_blobs_of(Deployment::builder(Setting::EMBEDDED))
+        .with_env("BERTH__BLOB_STORE__S3__ENDPOINT", "http://storage.example")
+        .with_env("BERTH__BLOB_STORE__S3__PATH_STYLE", "false")
+        .with_env("HTTP_PROXY", storage.url());
+    works(builder).await;
+    let log = storage.log();
+    assert!(log.iter().any(|line| line.starts_with("PUT http://blobs.storage.example/i/")), "{log:#?}");
+}
+
 /// Passes connections on to the storage, over TLS.
 async fn over_tls(storage: SocketAddr, certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> (u16, Tasks) {
     // The kit's first client installs the cryptography of this process.

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 #![allow(clippy::print_stdout, reason = "the memory that was needed belongs in the log")]
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use berth_testkit::{
     Blob, Content, Deployment, Engine, Layout, Repository, Setting, Storage, eventually,
@@ -257,14 +260,18 @@ async fn two_thousand_chunks_of_a_kibibyte_cost_linear_bytes_and_requests() {
 /// Uploads a layer of so many MiB, whose bytes nobody keeps.
 async fn upload_one(repository: Repository, number: usize, mebibytes: usize) {
     let step = Content::seeded(number as u64).bytes(MIB);
-    let mut hasher = berth_oci::Hasher::new(berth_oci::Algorithm::Sha256);
-    (0..mebibytes).for_each(|_| hasher.update(&step));
-    let digest = hasher.finish().to_string();
+    let hasher = Arc::new(Mutex::new(berth_oci::Hasher::new(berth_oci::Algorithm::Sha256)));
     let upload = repository.start_upload().await.unwrap();
-    let steps = stream::iter((0..mebibytes).map(move |_| Ok::<_, std::io::Error>(step.clone())));
+    // Hashed on the way, so that nobody waits for it.
+    let hashed = Arc::clone(&hasher);
+    let steps = stream::iter((0..mebibytes).map(move |_| {
+        hashed.lock().unwrap().update(&step);
+        Ok::<_, std::io::Error>(step.clone())
+    }));
     let call = repository.call(Method::PATCH, &upload).await.unwrap();
     let reply = call.body(Body::wrap_stream(steps)).send().await.unwrap().expect(202).unwrap();
     let upload = reply.location().unwrap();
+    let digest = hasher.lock().unwrap().clone().finish().to_string();
     repository.finish(&upload, &digest, Bytes::new()).await.unwrap().expect(201).unwrap();
 }
 

@@ -19,7 +19,9 @@ use s3s::{
     Body, S3, S3Request, S3Response, S3Result,
     access::{S3Access, S3AccessContext},
     auth::{S3Auth, SecretKey},
-    dto, s3_error,
+    dto,
+    host::SingleDomain,
+    s3_error,
     service::S3ServiceBuilder,
 };
 use s3s_fs::FileSystem;
@@ -107,15 +109,20 @@ impl S3Access for Doorkeeper {
 impl ObjectStorage {
     /// Starts on a free port, with an empty bucket.
     pub fn start() -> Self {
-        Self::start_with(false)
+        Self::start_with(false, None)
     }
 
     /// One that forgets the bytes of parts, and makes holes of the same size of them: for much that nobody reads.
     pub fn hollow() -> Self {
-        Self::start_with(true)
+        Self::start_with(true, None)
     }
 
-    fn start_with(hollow: bool) -> Self {
+    /// One whose buckets are hosts below `domain`, which no name service knows: it is reached as an HTTP proxy.
+    pub fn below(domain: &str) -> Self {
+        Self::start_with(false, Some(domain))
+    }
+
+    fn start_with(hollow: bool, domain: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -127,6 +134,9 @@ impl ObjectStorage {
         let mut service = S3ServiceBuilder::new(store);
         service.set_auth(Doorkeeper(Arc::clone(&shared)));
         service.set_access(Doorkeeper(Arc::clone(&shared)));
+        if let Some(domain) = domain {
+            service.set_host(SingleDomain::new(domain).unwrap());
+        }
         let service = service.build();
         let of_thread = Arc::clone(&shared);
         std::thread::spawn(move || {
