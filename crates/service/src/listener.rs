@@ -266,12 +266,13 @@ where
 
 fn connection_builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
+    // No `pipeline_flush`: it keeps back hyper's 400 for bytes that are no request, such as a TLS handshake. Clients tell
+    // by that answer that they have to speak plainly, and try a silent listener again and again.
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
-        .max_buf_size(limits.head_bytes.max(8192))
-        .pipeline_flush(true);
+        .max_buf_size(limits.head_bytes.max(8192));
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -1,6 +1,6 @@
 //! What HTTP itself asks for: HEAD like GET, ranges, conditions, methods, locations.
 
-use berth_testkit::{Client, Content, Repository, in_every_setting};
+use berth_testkit::{Client, Content, Repository, in_every_setting, raw};
 use reqwest::{Method, header::HeaderMap};
 
 use crate::own;
@@ -131,6 +131,16 @@ in_every_setting! {
         }
     }
 
+    async fn what_is_no_request_is_answered_and_closed(deployment: &'static Deployment) {
+        // The begin of a TLS handshake: clients fall back to plain HTTP by the answer, not by silence.
+        let mut handshake = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
+        handshake.resize(517, b'a');
+        for bytes in [handshake.as_slice(), b"GET /v2/ HTP/9\r\n\r\n"] {
+            let reply = raw::exchange(deployment.address(), bytes).await.unwrap();
+            assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
+        }
+    }
+
     async fn methods_that_are_not_there_are_named(deployment: &'static Deployment) {
         let (repository, mut content) = own(deployment, "http-methods");
         let image = content.image(1, 10);
@@ -213,7 +223,7 @@ in_every_setting! {
         // Who asks before it sends is not made to send.
         let address = deployment.address();
         let head = format!("PATCH {upload} HTTP/1.1\r\nHost: {address}\r\nExpect: 100-continue\r\nContent-Length: 8000000\r\n\r\n");
-        assert_eq!(berth_testkit::raw::exchange(address, head).await.unwrap().status, 401);
+        assert_eq!(raw::exchange(address, head).await.unwrap().status, 401);
     }
 
     async fn a_push_by_tag_may_announce_its_digest(deployment: &'static Deployment) {
