@@ -44,7 +44,11 @@ async fn signed(deployment: &Deployment, form: &str, folder: &str) {
     verify("theirs", image).await.done();
     cosign.ok(format!("{VERIFY} {form} --key ours.pub -a stage=test {index}")).await;
 
-    // Refused: by another key, without a signature, with another annotation, and for an artifact that was changed.
+    // Refused: to who is not logged in, by another key, without a signature, with another annotation, and for an artifact that was changed.
+    let stranger = Sandbox::new(deployment);
+    let key = cosign.path("ours.pub");
+    let said = stranger.run(format!("{VERIFY} {form} --key {} {image}", key.display())).await.refused();
+    assert!(said.contains("DENIED"), "{said}");
     verify("theirs", index).await.refused();
     verify("ours", other).await.refused();
     cosign.run(format!("{VERIFY} {form} --key ours.pub -a stage=live {index}")).await.refused();
@@ -78,6 +82,18 @@ async fn signed(deployment: &Deployment, form: &str, folder: &str) {
     cosign.run(format!("{check} {form} --key theirs.pub {about} {image}")).await.refused();
     let tree = cosign.ok(format!("cosign tree --allow-http-registry {image}")).await;
     assert!(tree.contains("sha256:"), "{tree}");
+    let copy = if form == BY_TAG {
+        "cosign copy --allow-http-registry"
+    } else {
+        "oras cp --recursive --from-plain-http --to-plain-http"
+    };
+    cosign.ok(format!("{copy} {repository}:{} {repository}/copies:v1", inputs::PLAIN)).await;
+    verify("ours", &format!("{repository}/copies:v1")).await.done();
+
+    // Taken away again, here and not there.
+    cosign.ok(format!("cosign clean --allow-http-registry --force --type all {image}")).await;
+    verify("ours", image).await.refused();
+    verify("ours", &format!("{repository}/copies:v1")).await.done();
 }
 
 wherever_bytes_are! {

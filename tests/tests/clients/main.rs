@@ -14,6 +14,7 @@ mod containerd;
 mod cosign;
 mod crane;
 mod docker;
+mod documented;
 mod helm;
 mod inputs;
 mod layers;

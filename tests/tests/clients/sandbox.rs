@@ -56,12 +56,14 @@ pub(crate) struct Sandbox {
     folder: TempDir,
     /// `127.0.0.1:PORT`.
     pub(crate) registry: String,
+    /// Certificates in place of the system's.
+    trusted: Option<PathBuf>,
 }
 
 impl Sandbox {
     pub(crate) fn new(deployment: &Deployment) -> Self {
-        let sandbox =
-            Self { folder: tempfile::tempdir().unwrap(), registry: deployment.address().to_string() };
+        let registry = deployment.address().to_string();
+        let sandbox = Self { folder: tempfile::tempdir().unwrap(), registry, trusted: None };
         for folder in ["home", "run", "tmp", "docker", "bin", "containers"] {
             std::fs::create_dir(sandbox.path(folder)).unwrap();
         }
@@ -97,6 +99,12 @@ impl Sandbox {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// The same with a certificate that clients in it trust.
+    pub(crate) fn trusting(mut self, certificate: &str) -> Self {
+        self.trusted = Some(self.write("trusted.pem", certificate));
+        self
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -112,7 +120,8 @@ impl Sandbox {
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let of = |name: &str| self.path(name).display().to_string();
         let path = std::env::var("PATH").unwrap();
-        vec![
+        let trusted = self.trusted.iter().map(|file| ("SSL_CERT_FILE", file.display().to_string()));
+        let environment = [
             ("PATH", format!("{}:{}:{path}", of("bin"), clients_folder().display())),
             ("HOME", of("home")),
             ("TMPDIR", of("tmp")),
@@ -128,10 +137,12 @@ impl Sandbox {
             ("CONTAINERS_CONF", of("containers.conf")),
             ("COSIGN_PASSWORD", "of the key".to_owned()),
             ("PASSWORD", PASSWORD.to_owned()),
+            ("REGISTRY", self.registry.clone()),
             // Whatever would leave this machine fails at once. Loopback addresses go past a proxy.
             ("HTTP_PROXY", "http://127.0.0.1:1".to_owned()),
             ("HTTPS_PROXY", "http://127.0.0.1:1".to_owned()),
-        ]
+        ];
+        environment.into_iter().chain(trusted).collect()
     }
 
     /// Runs a command, its words set apart by spaces.
