@@ -33,6 +33,10 @@ pub(crate) trait Copier: Sized {
     async fn tags(&self, _repository: &str) -> Option<Vec<String>> {
         None
     }
+    /// Lists the registry's repositories, where the client can.
+    async fn repositories(&self) -> Option<String> {
+        None
+    }
     /// Deletes the manifest of a tag, where the client can.
     async fn delete(&self, _repository: &str, _tag: &str, _digest: &str) -> Option<Said> {
         None
@@ -106,6 +110,9 @@ pub(crate) async fn does_everything<C: Copier>(deployment: &Deployment) {
     if let Some(mut tags) = client.tags(&repository).await {
         tags.sort_unstable();
         assert_eq!(tags, pushed);
+    }
+    if let Some(repositories) = client.repositories().await {
+        assert!(repositories.lines().any(|line| line == own.name()), "{repositories}");
     }
     // The index goes, by its digest too; the rest stays, and it can be pushed again.
     let index = input(inputs::MULTI_ARCH);

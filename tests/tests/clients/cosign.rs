@@ -44,11 +44,14 @@ async fn signed(deployment: &Deployment, form: &str, folder: &str) {
     verify("theirs", image).await.done();
     cosign.ok(format!("{VERIFY} {form} --key ours.pub -a stage=test {index}")).await;
 
-    // Refused: to who is not logged in, by another key, without a signature, with another annotation, and for an artifact that was changed.
+    // Refused: to who is not logged in or has a wrong password, by another key, without a signature, with another annotation, and for an artifact that was changed.
     let stranger = Sandbox::new(deployment);
-    let key = cosign.path("ours.pub");
-    let said = stranger.run(format!("{VERIFY} {form} --key {} {image}", key.display())).await.refused();
+    let check = format!("{VERIFY} {form} --key {} {image}", cosign.path("ours.pub").display());
+    let said = stranger.run(&check).await.refused();
     assert!(said.contains("DENIED"), "{said}");
+    stranger.ok(format!("cosign login {} -u admin -p wrong", cosign.registry)).await;
+    let said = stranger.run(&check).await.refused();
+    assert!(said.contains("UNAUTHORIZED"), "{said}");
     verify("theirs", index).await.refused();
     verify("ours", other).await.refused();
     cosign.run(format!("{VERIFY} {form} --key ours.pub -a stage=live {index}")).await.refused();

@@ -45,6 +45,10 @@ impl Copier for Crane {
         Some(said.lines().map(str::to_owned).collect())
     }
 
+    async fn repositories(&self) -> Option<String> {
+        Some(self.0.ok(format!("crane catalog --insecure {}", self.0.registry)).await)
+    }
+
     async fn delete(&self, repository: &str, _tag: &str, digest: &str) -> Option<Said> {
         Some(self.0.run(format!("crane delete --insecure {repository}@{digest}")).await)
     }

@@ -47,6 +47,10 @@ impl Copier for Regctl {
         Some(said.lines().map(str::to_owned).collect())
     }
 
+    async fn repositories(&self) -> Option<String> {
+        Some(self.0.ok(format!("regctl repo ls {}", self.0.registry)).await)
+    }
+
     async fn delete(&self, repository: &str, _tag: &str, digest: &str) -> Option<Said> {
         Some(self.0.run(format!("regctl manifest delete {repository}@{digest}")).await)
     }
