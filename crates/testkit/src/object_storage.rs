@@ -124,6 +124,8 @@ impl ObjectStorage {
 
     fn start_with(hollow: bool, domain: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // That of a deployment which tests share is never dropped.
+        crate::janitor::folder(folder.path());
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use berth_oci::Digest;
-use berth_testkit::{Deployment, ObjectStorage, PASSWORD, Setting, eventually};
+use berth_testkit::{PASSWORD, eventually};
 
 use crate::{
     engine::Engine,
@@ -121,29 +121,4 @@ async fn a_name_of_one_segment_is_one_of_the_library() {
     assert_eq!(tags, ["v1"]);
     docker.forget().await;
     docker.pull(&reference).await.done();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn docker_pulls_from_the_object_storage_that_it_is_sent_to() {
-    let storage = ObjectStorage::start();
-    // Another name than the registry's: Go sends a token along to another port of the same host.
-    let public = format!("http://localhost:{}", storage.address().port());
-    let builder =
-        Deployment::builder(Setting::EMBEDDED).with_env("BERTH__BLOB_STORE__S3__PUBLIC_ENDPOINT", public);
-    let deployment = storage.holds_blobs_of(builder).start().await.unwrap();
-    let docker = Docker::start(Sandbox::new(&deployment)).await;
-    docker.log_in("admin", PASSWORD).await.done();
-    let reference = format!("{}/away/app:v1", docker.sandbox.registry);
-    docker.load(input(inputs::PLAIN), &reference).await;
-    docker.push(&reference).await.done();
-    let id = docker.id(&reference).await;
-    deployment.admin(&["set-blob-delivery", "default", "redirect"], "").await.unwrap();
-    // In one process it is in force at once, or with the next poll.
-    let redirected = || async {
-        docker.forget().await;
-        docker.pull(&reference).await.done();
-        assert_eq!(docker.id(&reference).await, id);
-        storage.log().iter().any(|line| line.contains("X-Amz-Signature=")).then_some(())
-    };
-    eventually("docker gets a blob from the storage", redirected).await.unwrap();
 }
