@@ -124,6 +124,8 @@ struct Builder<'a> {
     stores: Channel,
     blob_store: Channel,
     generated_password: bool,
+    /// Metadata's memory, for a gateway beside it.
+    warm: Option<Arc<dyn berth_proto::WarmReads>>,
 }
 
 impl Process {
@@ -244,6 +246,7 @@ impl<'a> Builder<'a> {
             stores,
             blob_store,
             generated_password: false,
+            warm: None,
         })
     }
 
@@ -336,6 +339,7 @@ impl<'a> Builder<'a> {
         let outbox = Arc::clone(&service.outbox);
         Relay::new(AUDIT_SUBSCRIBER, outbox, sink, RelayConfig::default(), &metrics, &self.ids)
             .spawn(&service.nudge, &self.back);
+        self.warm = service.warm;
         self.metadata.fill(service.server.clone());
         self.grpc.add_service(Guard::new("metadata", service.server));
         Ok(())
@@ -347,6 +351,7 @@ impl<'a> Builder<'a> {
         }
         let deps = berth_gateway::Deps {
             metadata: self.metadata.clone(),
+            warm: self.warm.clone(),
             instance_manager: self.instance_manager.clone(),
             blobs,
             clock: Arc::clone(&self.clock),

@@ -16,6 +16,7 @@ mod testing;
 mod tests;
 mod transaction;
 mod value;
+mod watch;
 
 pub use error::{Constraint, DatabaseError};
 pub use lock::{DataLock, LockError};
@@ -24,6 +25,7 @@ pub use postgres::PostgresOptions;
 pub use statement::Statement;
 pub use transaction::Transaction;
 pub use value::{Arg, BytesList, Column, Row, TextList};
+pub use watch::{Changes, Listener, Touched, Watched};
 
 /// Migrations embedded into the binary; a service passes its own.
 pub use sqlx::migrate::Migrator;

@@ -6,8 +6,11 @@ use berth_service::{SharedClock, Tasks};
 use futures::future::BoxFuture;
 
 use crate::{
-    Arg, DatabaseError, Migrator, PostgresOptions, Row, Statement, postgres::Postgres, sqlite::Sqlite,
+    Arg, DatabaseError, Migrator, PostgresOptions, Row, Statement,
+    postgres::Postgres,
+    sqlite::Sqlite,
     transaction::Transaction,
+    watch::{Listener, Watch, Watched},
 };
 
 /// The two database engines.
@@ -119,6 +122,15 @@ impl Database {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.read_all(statement, args).await,
             Backend::Postgres(postgres) => postgres.read_all(statement, args).await,
+        }
+    }
+
+    /// Has `listener` told which rows of `tables` every COMMIT changed, after it and before anybody who waits for it is
+    /// answered. Only where this process alone writes: on PostgreSQL nothing is told, and the answer is false.
+    pub fn watch(&self, tables: &'static [Watched], listener: Listener) -> bool {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.watch(Watch { tables, listener }),
+            Backend::Postgres(_) => false,
         }
     }
 

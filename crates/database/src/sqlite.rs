@@ -1,7 +1,12 @@
 //! SQLite: one writer task with group commit, and a small set of read-only connections.
 
 use std::{
-    collections::VecDeque, error::Error as _, panic::AssertUnwindSafe, path::Path, sync::Arc, time::Duration,
+    collections::VecDeque,
+    error::Error as _,
+    panic::AssertUnwindSafe,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use berth_service::{SharedClock, Tasks};
@@ -14,7 +19,13 @@ use sqlx::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Arg, DatabaseError, Row, Statement, transaction::Connection, transaction::Transaction, value};
+use crate::{
+    Arg, DatabaseError, Row, Statement,
+    transaction::Connection,
+    transaction::Transaction,
+    value,
+    watch::{Changes, Watch},
+};
 
 /// The most units that one COMMIT answers.
 const MAX_BATCH: usize = 64;
@@ -86,6 +97,7 @@ struct Job {
 pub(crate) struct Sqlite {
     jobs: mpsc::Sender<Job>,
     readers: Arc<Readers>,
+    watch: Arc<OnceLock<Watch>>,
 }
 
 struct Readers {
@@ -107,6 +119,7 @@ impl Sqlite {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5))
             .pragma("cache_size", "-16384")
+            .pragma("temp_store", "MEMORY")
             .statement_cache_capacity(256);
         let mut writer = SqliteConnection::connect_with(&options.clone().create_if_missing(true)).await?;
         // A process that was killed may have left its last COMMIT written and not synced. It is read from here on, so it
@@ -119,10 +132,17 @@ impl Sqlite {
             connections.push(SqliteConnection::connect_with(&reader).await?);
         }
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { connection: Some(Box::new(writer)), options, clock };
+        let watch = Arc::<OnceLock<Watch>>::default();
+        let (connection, seen) = (Some(Box::new(writer)), Arc::clone(&watch));
+        let writer = Writer { connection, options, clock, watch: seen, notes: false };
         tasks.spawn("database writer", writer.work(queue, tasks.stopping()));
         let readers = Readers { free: Semaphore::new(READERS), connections: Mutex::new(connections) };
-        Ok(Self { jobs, readers: Arc::new(readers) })
+        Ok(Self { jobs, readers: Arc::new(readers), watch })
+    }
+
+    /// Tells of every change from the next transaction on. There is one listener; a second one is not taken.
+    pub(crate) fn watch(&self, watch: Watch) -> bool {
+        self.watch.set(watch).is_ok()
     }
 
     pub(crate) async fn write<T, E, F>(&self, name: &'static str, unit: F) -> Result<T, E>
@@ -201,6 +221,9 @@ struct Writer {
     connection: Option<Box<SqliteConnection>>,
     options: SqliteConnectOptions,
     clock: SharedClock,
+    watch: Arc<OnceLock<Watch>>,
+    /// Whether the connection notes which rows change.
+    notes: bool,
 }
 
 impl Writer {
@@ -245,7 +268,8 @@ impl Writer {
         let mut transaction = Transaction { connection: Connection::Sqlite(connection), now, broken: None };
         let mut ran = Vec::with_capacity(batch.len());
         let mut waiting = VecDeque::from(batch);
-        let fate = run_batch(&mut transaction, &mut waiting, &mut ran).await;
+        let mut changes = None;
+        let fate = run_batch(&mut transaction, &mut waiting, &mut ran, self.watch.get(), &mut changes).await;
         if let Connection::Sqlite(mut connection) = transaction.connection {
             if fate.is_err() && sqlx::query("ROLLBACK").execute(&mut *connection).await.is_err() {
                 // The engine has rolled back already or the connection is beyond use; a new one is right for both.
@@ -260,16 +284,29 @@ impl Writer {
                 job.unit.refuse(error.clone());
             }
         }
+        // Also when the COMMIT failed: whether it was stored may not be known then.
+        if let (Some(changes), Some(watch)) = (changes, self.watch.get()) {
+            (watch.listener)(changes);
+        }
         for answer in ran {
             answer(fate.clone());
         }
     }
 
     async fn connect(&mut self) -> Result<Box<SqliteConnection>, DatabaseError> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => Ok(Box::new(SqliteConnection::connect_with(&self.options).await?)),
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                self.notes = false;
+                Box::new(SqliteConnection::connect_with(&self.options).await?)
+            }
+        };
+        if let (Some(watch), false) = (self.watch.get(), self.notes) {
+            // A connection on which this fails half-way is closed, and the next one begins anew.
+            watch.begin(&mut connection).await?;
+            self.notes = true;
         }
+        Ok(connection)
     }
 }
 
@@ -278,6 +315,8 @@ async fn run_batch(
     transaction: &mut Transaction,
     waiting: &mut VecDeque<Job>,
     ran: &mut Vec<Answer>,
+    watch: Option<&Watch>,
+    changes: &mut Option<Changes>,
 ) -> Result<(), DatabaseError> {
     transaction.control("BEGIN IMMEDIATE").await?;
     // A unit alone needs no savepoint: when it fails, the whole transaction is rolled back.
@@ -306,6 +345,9 @@ async fn run_batch(
     }
     if kept == 0 {
         return transaction.control("ROLLBACK").await;
+    }
+    if let (Some(watch), Connection::Sqlite(connection)) = (watch, &mut transaction.connection) {
+        *changes = watch.changes(connection).await?;
     }
     berth_service::crash::point("database.before_commit");
     transaction.control("COMMIT").await?;

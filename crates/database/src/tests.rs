@@ -13,8 +13,8 @@ use berth_service::{ManualClock, Timestamp};
 use futures::{FutureExt as _, future::join_all};
 
 use crate::{
-    BytesList, Constraint, DataLock, Database, DatabaseError, Engine, LockError, Migrations, TextList, args,
-    statements,
+    BytesList, Changes, Constraint, DataLock, Database, DatabaseError, Engine, LockError, Migrations,
+    TextList, Touched, Watched, args, statements,
 };
 
 static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("tests-migrations/sqlite");
@@ -28,6 +28,9 @@ statements! {
     LOCK = "SELECT count FROM things WHERE name = $1" for update;
     NAMES = "SELECT name, bytes, flag FROM things ORDER BY name";
     SET = "UPDATE things SET count = $2 WHERE name = $1";
+    RENAME = "UPDATE things SET name = $2 WHERE name = $1";
+    DROP = "DELETE FROM things WHERE name = $1";
+    SET_ALL = "UPDATE things SET count = count + 1";
     BY_NAMES = sqlite "SELECT name FROM things WHERE name IN (SELECT value FROM json_each($1)) ORDER BY name"
         postgres "SELECT name FROM things WHERE name = ANY($1) ORDER BY name";
     BY_BYTES = sqlite "SELECT name FROM things WHERE bytes IN (SELECT unhex(value) FROM json_each($1)) ORDER BY name"
@@ -337,4 +340,76 @@ fn a_second_process_is_refused_in_plain_words() {
     assert!(refused.to_string().contains(&folder.path().display().to_string()));
     drop(held);
     DataLock::acquire(folder.path()).unwrap();
+}
+
+const THINGS: &[Watched] = &[Watched { table: "things", key: ("name", "bytes") }];
+
+async fn run(database: &Database, statement: &'static crate::Statement, args: Vec<crate::Arg>, fail: bool) {
+    let outcome = database
+        .write("run", move |tx| {
+            let args = args.clone();
+            Box::pin(async move {
+                tx.execute(statement, args).await?;
+                if fail { Err(tx.again()) } else { Ok::<_, DatabaseError>(()) }
+            })
+        })
+        .await;
+    assert_eq!(outcome.is_err(), fail);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_commit_tells_which_rows_it_changed_before_it_is_answered() {
+    let database = database(Engine::Sqlite).await.unwrap();
+    insert(&database, "before").await.unwrap();
+    let told: Arc<parking_lot::Mutex<Vec<Changes>>> = Arc::default();
+    let hears = Arc::clone(&told);
+    assert!(database.watch(THINGS, Arc::new(move |changes| hears.lock().push(changes))));
+    assert!(!database.watch(THINGS, Arc::new(|_| {})), "there is one listener");
+    let rows = |names: &[&str]| {
+        let key = |name: &&str| Touched { table: "things", key: (name.as_bytes().to_vec(), vec![0, 255]) };
+        vec![Changes::Rows(names.iter().map(key).collect())]
+    };
+    let heard = || std::mem::take(&mut *told.lock());
+    insert(&database, "a").await.unwrap();
+    assert_eq!(heard(), rows(&["a"]));
+    run(&database, &SET, args!["a", 2], false).await;
+    assert_eq!(heard(), rows(&["a"]));
+    run(&database, &RENAME, args!["a", "b"], false).await;
+    assert_eq!(heard(), rows(&["a", "b"]));
+    run(&database, &SET, args!["b", 3], true).await;
+    assert_eq!(heard(), vec![], "what was rolled back changed nothing");
+    run(&database, &SET, args!["absent", 3], false).await;
+    assert_eq!(heard(), vec![]);
+    run(&database, &DROP, args!["b"], false).await;
+    assert_eq!(heard(), rows(&["b"]));
+    for number in 0..1100 {
+        insert(&database, &format!("many{number}")).await.unwrap();
+    }
+    heard();
+    run(&database, &SET_ALL, args![], false).await;
+    assert_eq!(heard(), vec![Changes::TooMany]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_opened_again_tells_as_well() {
+    let database = database(Engine::Sqlite).await.unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let hears = Arc::clone(&told);
+    let listener = move |_| {
+        hears.fetch_add(1, Ordering::SeqCst);
+    };
+    assert!(database.watch(THINGS, Arc::new(listener)));
+    run(&database, &SMALL, args![], false).await;
+    let big = database
+        .write("big", |tx| {
+            Box::pin(async move {
+                tx.execute(&INSERT, args!["big", 0, vec![7_u8; 1 << 20], false]).await?;
+                Ok::<_, DatabaseError>(())
+            })
+        })
+        .await;
+    assert!(matches!(big, Err(DatabaseError::Full(_))), "{big:?}");
+    let before = told.load(Ordering::SeqCst);
+    insert(&database, "after").await.unwrap();
+    assert_eq!(told.load(Ordering::SeqCst), before + 1);
 }

@@ -31,6 +31,13 @@ pub(crate) fn with_body(
     response
 }
 
+/// A response with room for the headers of a read, which would grow it three times.
+pub(crate) fn with_room(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.headers_mut() = http::HeaderMap::with_capacity(16);
+    response
+}
+
 /// A header value from text that Berth made; control characters can't be in it.
 pub(crate) fn value(text: impl AsRef<str>) -> HeaderValue {
     HeaderValue::from_str(text.as_ref()).unwrap_or_else(|_| HeaderValue::from_static(""))

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use berth_access::{AccessEntry, AccessToken, Basis, Bound};
-use berth_model::{Action, RepositoryId, Scope};
+use berth_access::{AccessToken, Basis, Bound};
+use berth_model::{Action, InstanceId, NamespaceId, RepositoryId, Scope};
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::metadata::{Access, ResolveResponse, access};
 use http::{HeaderMap, header::AUTHORIZATION};
@@ -18,7 +18,10 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Grant {
     token: Arc<AccessToken>,
-    entry: AccessEntry,
+    bound: Bound,
+    basis: Basis,
+    pushes: bool,
+    deletes: bool,
     name: Name,
     action: Action,
 }
@@ -26,7 +29,7 @@ pub(crate) struct Grant {
 impl Grant {
     /// What a write hands to metadata, which compares it inside its transaction.
     pub(crate) fn access(&self) -> Access {
-        let bound_to = match self.entry.bound {
+        let bound_to = match self.bound {
             Bound::Repository(id) => access::BoundTo::RepositoryId(id.to_string()),
             Bound::Namespace(id) => access::BoundTo::NamespaceId(id.to_string()),
             Bound::Instance(id) => access::BoundTo::BoundInstanceId(id.to_string()),
@@ -41,7 +44,7 @@ impl Grant {
 
     /// The repository that the token names by its id, if the path led to one when it was issued.
     pub(crate) fn repository(&self) -> Option<RepositoryId> {
-        match self.entry.bound {
+        match self.bound {
             Bound::Repository(id) => Some(id),
             Bound::Namespace(_) | Bound::Instance(_) => None,
         }
@@ -54,19 +57,35 @@ impl Grant {
 
     /// Whether the same token also allows `action` here.
     pub(crate) fn also(&self, action: Action) -> bool {
-        self.entry.actions.contains(&action)
+        match action {
+            Action::Pull => true,
+            Action::Push => self.pushes,
+            Action::Delete => self.deletes,
+        }
+    }
+
+    /// Whether what is at the path now is what the token was issued for, and open to it.
+    pub(crate) fn fits(
+        &self,
+        instance: InstanceId,
+        repository: Option<RepositoryId>,
+        namespace: Option<NamespaceId>,
+        public: bool,
+    ) -> bool {
+        let same = match self.bound {
+            Bound::Repository(id) => repository == Some(id),
+            Bound::Namespace(id) => namespace == Some(id),
+            Bound::Instance(id) => instance == id,
+        };
+        same && (self.basis != Basis::Public || public)
     }
 
     /// Compares a read's answer with what the token was issued for: 401 when the path leads elsewhere by now, 404 when
     /// there is no such repository.
     pub(crate) fn check(&self, request: &Request, resolved: &ResolveResponse) -> Result<()> {
-        let same = match self.entry.bound {
-            Bound::Repository(id) => resolved.repository_id == id.to_string(),
-            Bound::Namespace(id) => resolved.namespace_id == id.to_string(),
-            Bound::Instance(id) => self.token.instance == id,
-        };
-        let open = self.entry.basis != Basis::Public || resolved.public;
-        if !same || !open {
+        let (repository, namespace) =
+            (resolved.repository_id.parse().ok(), resolved.namespace_id.parse().ok());
+        if !self.fits(self.token.instance, repository, namespace, resolved.public) {
             return Err(self.stale(request));
         }
         if resolved.repository_id.is_empty() {
@@ -98,7 +117,7 @@ impl Grant {
 /// The challenge of a 401 (RFC 6750, and distribution's token documentation).
 fn challenge(request: &Request, scope: Option<&Scope>, error: Option<&str>) -> String {
     let mut text =
-        format!("Bearer realm=\"{}/token\",service=\"{}\"", request.base_url, request.instance.name);
+        format!("Bearer realm=\"{}/token\",service=\"{}\"", request.base_url(), request.instance.name);
     if let Some(scope) = scope {
         text.push_str(&format!(",scope=\"{scope}\""));
     }
@@ -125,10 +144,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The verified token of a request.
-fn token(request: &Request, scope: Option<&Scope>) -> Result<Arc<AccessToken>> {
+fn token(request: &Request, scope: impl Fn() -> Option<Scope>) -> Result<Arc<AccessToken>> {
     let Some(text) = bearer(&request.head.headers) else {
         let problem = Problem::new(ErrorCode::Unauthorized, "authentication required; log in first");
-        return Err(Failure::challenge(problem, &challenge(request, scope, None)));
+        return Err(Failure::challenge(problem, &challenge(request, scope().as_ref(), None)));
     };
     match request.parts.settings.verifier.verify(text, request.instance.id) {
         Ok(token) => Ok(token),
@@ -136,19 +155,19 @@ fn token(request: &Request, scope: Option<&Scope>) -> Result<Arc<AccessToken>> {
             tracing::debug!(%error, "token refused");
             let problem =
                 Problem::new(ErrorCode::Unauthorized, "the token is not valid (any more); log in again");
-            Err(Failure::challenge(problem, &challenge(request, scope, Some("invalid_token"))))
+            Err(Failure::challenge(problem, &challenge(request, scope().as_ref(), Some("invalid_token"))))
         }
     }
 }
 
 /// Any valid token: for `/v2/`.
 pub(crate) fn authenticated(request: &Request) -> Result<Arc<AccessToken>> {
-    token(request, None)
+    token(request, || None)
 }
 
 /// A token that may list repositories.
 pub(crate) fn catalog(request: &Request) -> Result<Arc<AccessToken>> {
-    let token = token(request, Some(&Scope::Catalog))?;
+    let token = token(request, || Some(Scope::Catalog))?;
     if token.catalog {
         return Ok(token);
     }
@@ -158,16 +177,17 @@ pub(crate) fn catalog(request: &Request) -> Result<Arc<AccessToken>> {
 
 /// A token that opens `name` for `action`.
 pub(crate) fn authorise(request: &Request, name: &Name, action: Action) -> Result<Grant> {
-    let scope = scope(name, action);
-    let token = token(request, Some(&scope))?;
+    let token = token(request, || Some(scope(name, action)))?;
     match token.entry(&name.path) {
         Some(entry) if entry.actions.contains(&action) => {
-            let entry = entry.clone();
-            Ok(Grant { token, entry, name: name.clone(), action })
+            let (bound, basis) = (entry.bound, entry.basis);
+            let (pushes, deletes) =
+                (entry.actions.contains(&Action::Push), entry.actions.contains(&Action::Delete));
+            Ok(Grant { token, bound, basis, pushes, deletes, name: name.clone(), action })
         }
         _ => {
             let message = format!("{action} on {} is not allowed with this token", name.asked);
-            let text = challenge(request, Some(&scope), Some("insufficient_scope"));
+            let text = challenge(request, Some(&scope(name, action)), Some("insufficient_scope"));
             Err(Failure::challenge(Problem::new(ErrorCode::Denied, message), &text))
         }
     }

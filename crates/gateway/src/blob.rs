@@ -1,25 +1,29 @@
 //! Blobs: read whole or in part, delete.
 
 use axum::body::Body;
-use berth_blobs::{BlobsError, ObjectRef, wire};
+use berth_blobs::{BlobsError, ObjectRef, PLAIN, wire};
 use berth_model::{Action, BlobDelivery};
 use berth_oci::{ByteRange, Digest, ErrorCode, RangeOutcome, parse_range};
 use berth_proto::metadata::{DeleteBlobRequest, Object};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     answer,
     authorise::authorise,
+    cache::{Names, SMALL},
     failure::{Failure, Result},
     manifest::{CONTENT_DIGEST, corrupt, hold, is_match, not_modified},
     names::Name,
     request::Request,
     resolve::{Wanted, deleted, resolve},
-    verified::Subject,
+    verified::{Steps, Subject},
 };
 
-const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+pub(crate) const CACHE_CONTROL: HeaderValue =
+    HeaderValue::from_static("private, max-age=31536000, immutable");
 
 /// GET and HEAD: one Resolve, then the bytes.
 pub(crate) async fn get(
@@ -43,12 +47,12 @@ pub(crate) async fn get(
     if head && grant.also(Action::Push) {
         hold(request, &grant, &resolved, &digest.to_string(), false).await?;
     }
-    let etag = answer::value(format!("\"{digest}\""));
-    if is_match(request, &etag) {
-        return Ok(not_modified(digest, etag, CACHE_CONTROL));
+    let names = Names::of(&digest);
+    if is_match(request, &names.etag) {
+        return Ok(not_modified(names, CACHE_CONTROL));
     }
     // Only GET has ranges (RFC 9110 section 14.2).
-    let outcome = if head { RangeOutcome::Whole } else { requested_range(request, &etag, object.size) };
+    let outcome = if head { RangeOutcome::Whole } else { requested_range(request, &names.etag, object.size) };
     let range = match outcome {
         RangeOutcome::Whole => None,
         RangeOutcome::Part(range) => Some(range),
@@ -59,7 +63,7 @@ pub(crate) async fn get(
         }
     };
     if head {
-        return Ok(respond(Body::empty(), digest, etag, object.size, range));
+        return Ok(respond(Body::empty(), names, object.size, range));
     }
     let object = reference(&object)?;
     if let Some(url) = elsewhere(request, &object).await {
@@ -67,7 +71,7 @@ pub(crate) async fn get(
     }
     let size = object.size;
     let body = open(request, digest, object, range).await?;
-    Ok(respond(body, digest, etag, size, range))
+    Ok(respond(body, names, size, range))
 }
 
 /// The range to serve: none when `If-Range` names other content.
@@ -158,20 +162,28 @@ async fn open(
     };
     // A part says nothing about the whole.
     let steps = match range {
+        None if object.size <= SMALL && object.format == PLAIN => {
+            let bytes = small(request.parts.whole.read(subject(), reader), object.size).await?;
+            return Ok(Body::from(request.parts.contents.keep(digest, bytes).bytes.clone()));
+        }
         None => request.parts.whole.read(subject(), reader),
         Some(_) => request.parts.whole.watched(subject(), reader.into_stream()),
     };
     Ok(Body::from_stream(steps))
 }
 
-fn respond(
-    body: Body,
-    digest: Digest,
-    etag: HeaderValue,
-    size: u64,
-    range: Option<ByteRange>,
-) -> Response<Body> {
-    let mut response = Response::new(body);
+/// The bytes of a small blob, which are its digest's once they are all here.
+async fn small(mut steps: Steps, size: u64) -> Result<Bytes> {
+    let mut whole = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
+    while let Some(step) = steps.next().await {
+        whole.extend_from_slice(&step?);
+    }
+    Ok(whole.freeze())
+}
+
+/// 200, or 206 for a part.
+pub(crate) fn respond(body: Body, names: Names, size: u64, range: Option<ByteRange>) -> Response<Body> {
+    let mut response = answer::with_room(body);
     let length = range.map_or(size, |range| range.length);
     if let Some(range) = range {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -182,9 +194,9 @@ fn respond(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::ETAG, etag);
+    headers.insert(header::ETAG, names.etag);
     headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+    headers.insert(CONTENT_DIGEST, names.digest);
     response
 }
 

@@ -23,12 +23,13 @@ mod settings;
 mod token;
 mod upload;
 mod verified;
+mod warm;
 
 use std::{sync::Arc, time::Duration};
 
 use berth_blobs::Blobs;
 use berth_proto::{
-    MAX_MESSAGE_BYTES, instance_manager::instance_manager_client::InstanceManagerClient,
+    MAX_MESSAGE_BYTES, WarmReads, instance_manager::instance_manager_client::InstanceManagerClient,
     metadata::metadata_client::MetadataClient,
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
@@ -39,7 +40,7 @@ pub use serve::Gateway;
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Memory for manifest bytes, in bytes.
+    /// Memory for the bytes of manifests and of blobs of at most 32 KiB, in bytes.
     pub manifest_cache_bytes: u64,
     /// Seconds without a byte from an uploading client until its request is cut. The upload can be resumed.
     pub upload_idle_seconds: u64,
@@ -59,6 +60,8 @@ impl Default for Config {
 pub struct Deps<'a> {
     /// To metadata.
     pub metadata: Channel,
+    /// Reads that metadata answers from memory, when it is in this process.
+    pub warm: Option<Arc<dyn WarmReads>>,
     /// To instance-manager.
     pub instance_manager: Channel,
     /// The bytes of blobs.
@@ -90,7 +93,8 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
         instance_manager,
         blobs: deps.blobs,
         settings,
-        manifests: cache::Manifests::new(config.manifest_cache_bytes),
+        warm: deps.warm,
+        contents: cache::Contents::new(config.manifest_cache_bytes),
         recall: recall::Recall::default(),
         whole,
         ids: deps.ids,

@@ -6,8 +6,8 @@ use axum::body::Body;
 use berth_model::Action;
 use berth_oci::{Algorithm, Digest, ErrorCode, MAX_MANIFEST_BYTES, MediaType, Problem, Reference, Tag};
 use berth_proto::metadata::{
-    DeleteManifestRequest, DeleteTagRequest, HoldContentRequest, PutManifestRequest, ReadManifestRequest,
-    ResolveResponse,
+    Content, DeleteManifestRequest, DeleteTagRequest, HoldContentRequest, PutManifestRequest,
+    ReadManifestRequest, ResolveResponse,
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -16,6 +16,7 @@ use crate::{
     answer,
     authorise::{Grant, authorise},
     body::Reader,
+    cache::Names,
     failure::{Failure, Result},
     names::Name,
     query::Query,
@@ -26,7 +27,7 @@ use crate::{
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
-const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
+pub(crate) const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// The most tags that one digest push may set.
 const MAX_TAGS: usize = 50;
 
@@ -43,29 +44,34 @@ pub(crate) async fn get(
     if head && grant.also(Action::Push) {
         hold(request, &grant, &resolved, &content.digest, true).await?;
     }
-    let etag = answer::value(format!("\"{digest}\""));
-    if is_match(request, &etag) {
-        return Ok(not_modified(digest, etag, CACHE_CONTROL));
+    let names = Names::of(&digest);
+    if is_match(request, &names.etag) {
+        return Ok(not_modified(names, CACHE_CONTROL));
     }
     let body = if head { Body::empty() } else { Body::from(payload(request, &resolved, digest).await?) };
-    let mut response = Response::new(body);
+    Ok(respond(body, names, &content))
+}
+
+/// 200.
+pub(crate) fn respond(body: Body, names: Names, content: &Content) -> Response<Body> {
+    let mut response = answer::with_room(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, answer::value(&content.media_type));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.size));
-    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
-    headers.insert(header::ETAG, etag);
+    headers.insert(CONTENT_DIGEST, names.digest);
+    headers.insert(header::ETAG, names.etag);
     headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-    Ok(response)
+    response
 }
 
 /// 304: what a 200 would say about caching (RFC 9110 section 15.4.5).
-pub(crate) fn not_modified(digest: Digest, etag: HeaderValue, cache_control: HeaderValue) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
+pub(crate) fn not_modified(names: Names, cache_control: HeaderValue) -> Response<Body> {
+    let mut response = answer::with_room(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     let headers = response.headers_mut();
-    headers.insert(header::ETAG, etag);
+    headers.insert(header::ETAG, names.etag);
     headers.insert(header::CACHE_CONTROL, cache_control);
-    headers.insert(CONTENT_DIGEST, answer::value(digest.to_string()));
+    headers.insert(CONTENT_DIGEST, names.digest);
     response
 }
 
@@ -92,7 +98,7 @@ async fn find(
     name: &Name,
     reference: &Reference,
     grant: &Grant,
-) -> Result<(ResolveResponse, berth_proto::metadata::Content)> {
+) -> Result<(ResolveResponse, Content)> {
     let wanted = match reference {
         Reference::Tag(tag) => Wanted::Tag(tag.to_string()),
         Reference::Digest(digest) => Wanted::ManifestDigest(digest.to_string()),
@@ -106,14 +112,8 @@ async fn find(
 }
 
 async fn payload(request: &Request, resolved: &ResolveResponse, digest: Digest) -> Result<Bytes> {
-    let manifests = &request.parts.manifests;
-    match manifests.get_or_fetch(digest, read(request, resolved, digest)).await {
-        // Perhaps another request's answer, for a repository that lost it meanwhile.
-        Err(problem) if problem.code == ErrorCode::ManifestUnknown => {
-            Ok(read(request, resolved, digest).await?)
-        }
-        outcome => Ok(outcome?),
-    }
+    let kept = request.parts.contents.get_or_fetch(digest, read(request, resolved, digest)).await?;
+    Ok(kept.bytes.clone())
 }
 
 fn read(

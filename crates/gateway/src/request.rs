@@ -5,15 +5,15 @@ use std::{fmt, sync::Arc, time::Duration};
 use berth_blobs::Blobs;
 use berth_oci::ErrorCode;
 use berth_proto::{
-    instance_manager::instance_manager_client::InstanceManagerClient,
+    WarmReads, instance_manager::instance_manager_client::InstanceManagerClient,
     metadata::metadata_client::MetadataClient,
 };
-use berth_service::{Channel, Ids, Tasks};
+use berth_service::{Channel, Connection, Ids, Tasks};
 use http::{HeaderValue, header, request::Parts as Head};
 
 use crate::{
-    cache::Manifests,
-    failure::Failure,
+    cache::Contents,
+    failure::{Failure, Result},
     metrics::Metrics,
     recall::Recall,
     settings::{Instance, Settings},
@@ -27,7 +27,9 @@ pub(crate) struct Parts {
     pub(crate) instance_manager: InstanceManagerClient<Channel>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) settings: Arc<Settings>,
-    pub(crate) manifests: Manifests,
+    /// Reads that metadata answers from memory, when it is in this process.
+    pub(crate) warm: Option<Arc<dyn WarmReads>>,
+    pub(crate) contents: Contents,
     pub(crate) recall: Recall,
     pub(crate) whole: Whole,
     pub(crate) ids: Ids,
@@ -41,9 +43,32 @@ pub(crate) struct Parts {
 pub(crate) struct Request {
     pub(crate) parts: Arc<Parts>,
     pub(crate) head: Head,
-    pub(crate) instance: Instance,
+    pub(crate) instance: Arc<Instance>,
+}
+
+impl Request {
     /// Scheme and authority under which the client reaches this registry.
-    pub(crate) base_url: String,
+    pub(crate) fn base_url(&self) -> String {
+        if !self.parts.external_url.is_empty() {
+            return self.parts.external_url.clone();
+        }
+        let tls = self.head.extensions.get::<Connection>().is_some_and(|connection| connection.tls);
+        let scheme = if tls { "https" } else { "http" };
+        format!("{scheme}://{}", authority(&self.head).unwrap_or_default())
+    }
+}
+
+/// The host that the client asked, as it may stand in a challenge.
+pub(crate) fn authority(head: &Head) -> Result<&str> {
+    let host = match head.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    };
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b".-_:[]".contains(&c);
+    if host.is_empty() || host.len() > 300 || !host.bytes().all(plain) {
+        return Err(Failure::new(ErrorCode::RequestInvalid, "the request needs a valid Host header"));
+    }
+    Ok(host)
 }
 
 impl fmt::Debug for Request {

@@ -4,6 +4,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,8 +12,7 @@ use std::{
 };
 
 use axum::body::Body;
-use berth_oci::{ErrorCode, Method, Problem, Route};
-use berth_service::Connection;
+use berth_oci::{ErrorCode, Method, Problem, Route, RouteError};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts as Head};
 use hyper::body::Incoming;
@@ -22,9 +22,9 @@ use crate::{
     answer, authorise,
     body::Reader,
     failure::{Failure, Result},
-    metrics::RequestLabels,
-    request::{Parts, Request, not_allowed},
-    settings::Snapshot,
+    metrics::{RequestLabels, Running},
+    request::{Parts, Request, authority, not_allowed},
+    settings::{Instance, Snapshot},
 };
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -44,113 +44,156 @@ impl Gateway {
         self.0.settings.current().is_some()
     }
 
-    async fn answer(self, request: http::Request<Incoming>) -> Response<Body> {
-        let started = Instant::now();
-        let _running = self.0.metrics.began();
-        let id = self.0.ids.ulid().to_string();
-        let span = tracing::info_span!("request", id);
-        let method = method_name(request.method());
+    /// The answer at once where memory has it, and otherwise the way to it.
+    fn begin(&self, request: http::Request<Incoming>) -> Answering {
         let (head, body) = request.into_parts();
-        let is_head = head.method == http::Method::HEAD;
-        let path = head.uri.path().to_owned();
-        let (route, outcome) = async {
-            let route = route_name(&path);
-            let handled = std::panic::AssertUnwindSafe(self.route(head, body)).catch_unwind().await;
-            let outcome = handled.unwrap_or_else(|_panic| {
-                tracing::error!("a handler panicked");
-                Err(Failure::new(
-                    ErrorCode::Internal,
-                    "internal error; the server's log has it under the request id",
-                ))
-            });
-            (route, outcome)
-        }
-        .instrument(span.clone())
-        .await;
-        let _entered = span.entered();
-        let mut response = match outcome {
-            Ok(response) => {
-                let status = response.status().as_u16();
-                tracing::debug!(method, path, status, "answered");
-                response
+        let begun = Begun::new(&self.0, &head);
+        let asked = self.ask(head);
+        let warm = match &asked {
+            Ok((request, Ok(route))) if hyper::body::Body::is_end_stream(&body) => {
+                // Like the long way, it must not take its connection along.
+                let answered = AssertUnwindSafe(|| crate::warm::answer(request, route));
+                std::panic::catch_unwind(answered).unwrap_or_else(|_panic| Some(Err(panicked())))
             }
-            Err(failure) => {
-                log_refusal(method, &path, &failure);
-                refusal(*failure)
-            }
+            _ => None,
         };
-        if is_head {
-            // The length stays: a HEAD says what its GET would. HTTP/2 would send the body.
-            *response.body_mut() = Body::empty();
+        if let Some(outcome) = warm {
+            return Answering::Now(Some(begun.finish(&self.0, outcome)));
         }
-        let headers = response.headers_mut();
-        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-        headers.insert(REQUEST_ID, answer::value(&id));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let labels = RequestLabels { route, method, status: response.status().as_u16() };
-        self.0.metrics.answered(&labels, started.elapsed());
-        response
+        let gateway = self.clone();
+        Answering::Later(Box::pin(async move { gateway.answer(begun, asked, body).await }))
+    }
+
+    async fn answer(self, begun: Begun, asked: Asked, body: Incoming) -> Response<Body> {
+        let span = tracing::info_span!("request", id = begun.id.as_str());
+        let handled = AssertUnwindSafe(self.route(asked, body)).catch_unwind().instrument(span.clone()).await;
+        let outcome = handled.unwrap_or_else(|_panic| Err(panicked()));
+        let _entered = span.entered();
+        begun.finish(&self.0, outcome)
     }
 
     /// What nobody has read of the body of a refused request is read here.
-    async fn route(&self, head: Head, body: Incoming) -> Result<Response<Body>> {
-        let mut body = Reader::new(body, &head.headers, self.0.upload_idle);
-        let outcome = self.dispatch(head, &mut body).await;
+    async fn route(&self, asked: Asked, body: Incoming) -> Result<Response<Body>> {
+        let (request, route) = match asked {
+            Ok(asked) => asked,
+            Err((headers, refused)) => {
+                Reader::new(body, &headers, self.0.upload_idle).linger().await;
+                return Err(refused);
+            }
+        };
+        let mut body = Reader::new(body, &request.head.headers, self.0.upload_idle);
+        let outcome = dispatch(&request, route, &mut body).await;
         if outcome.is_err() {
             body.linger().await;
         }
         outcome
     }
 
-    async fn dispatch(&self, head: Head, body: &mut Reader) -> Result<Response<Body>> {
+    /// Finds out what is asked, and who is: embedded, every host means the default instance.
+    fn ask(&self, head: Head) -> Asked {
+        match self.instance(&head) {
+            Ok(instance) => {
+                let route = Route::parse(head.uri.path());
+                Ok((Request { parts: Arc::clone(&self.0), head, instance }, route))
+            }
+            Err(refused) => Err((head.headers, refused)),
+        }
+    }
+
+    fn instance(&self, head: &Head) -> Result<Arc<Instance>> {
         let Some(settings) = self.0.settings.current() else {
             let message = "the registry is starting, or its instance-manager does not answer; try again";
             return Err(Failure::new(ErrorCode::Unavailable, message));
         };
-        let path = head.uri.path().to_owned();
-        if path == "/.well-known/jwks.json" {
-            return match head.method {
-                http::Method::GET | http::Method::HEAD => Ok(jwks(settings.as_ref().as_ref())),
-                _ => Err(not_allowed("GET, HEAD")),
-            };
-        }
-        let request = self.identify(head, settings.as_ref().as_ref())?;
-        if path == "/token" {
-            return crate::token::issue(&request, body).await;
-        }
-        let route = Route::parse(&path).map_err(Problem::from)?;
-        handle(&request, route, body).await
-    }
-
-    /// Finds out who is asked. Embedded, every host means the default instance.
-    fn identify(&self, head: Head, settings: Option<&Snapshot>) -> Result<Request> {
-        let instance = settings.and_then(|snapshot| snapshot.default_instance.clone());
+        let instance = settings.as_ref().as_ref().and_then(|snapshot| snapshot.default_instance.clone());
         let Some(instance) = instance else {
             return Err(Failure::new(ErrorCode::Misdirected, "this host serves no instance"));
         };
-        let base_url = if self.0.external_url.is_empty() {
-            let tls = head.extensions.get::<Connection>().is_some_and(|connection| connection.tls);
-            format!("{}://{}", if tls { "https" } else { "http" }, authority(&head)?)
-        } else {
-            self.0.external_url.clone()
+        if self.0.external_url.is_empty() {
+            authority(head)?;
+        }
+        Ok(instance)
+    }
+}
+
+/// The request and what its path means; or why it is not listened to, with the headers that say how its body comes.
+type Asked =
+    std::result::Result<(Request, std::result::Result<Route, RouteError>), (http::HeaderMap, Box<Failure>)>;
+
+/// A request that is being answered.
+struct Begun {
+    started: Instant,
+    id: String,
+    method: &'static str,
+    is_head: bool,
+    route: &'static str,
+    /// For the log, when it is read at that level.
+    uri: http::Uri,
+    _running: Running,
+}
+
+impl Begun {
+    fn new(parts: &Parts, head: &Head) -> Self {
+        Self {
+            started: Instant::now(),
+            id: parts.ids.ulid().to_string(),
+            method: method_name(&head.method),
+            is_head: head.method == http::Method::HEAD,
+            route: route_name(head.uri.path()),
+            uri: head.uri.clone(),
+            _running: parts.metrics.began(),
+        }
+    }
+
+    fn finish(self, parts: &Parts, outcome: Result<Response<Body>>) -> Response<Body> {
+        let (method, path) = (self.method, self.uri.path());
+        let mut response = match outcome {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                tracing::debug!(id = self.id, method, path, status, "answered");
+                response
+            }
+            Err(failure) => {
+                log_refusal(&self.id, method, path, &failure);
+                refusal(*failure)
+            }
         };
-        Ok(Request { parts: Arc::clone(&self.0), head, instance, base_url })
+        if self.is_head {
+            // The length stays: a HEAD says what its GET would. HTTP/2 would send the body.
+            *response.body_mut() = Body::empty();
+        }
+        let headers = response.headers_mut();
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        headers.insert(REQUEST_ID, answer::value(&self.id));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let labels = RequestLabels { route: self.route, method, status: response.status().as_u16() };
+        parts.metrics.answered(&labels, self.started.elapsed());
+        response
     }
 }
 
-/// The host that the client asked, as it may stand in a challenge.
-fn authority(head: &Head) -> Result<String> {
-    let host = match head.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
-    };
-    let plain = |c: u8| c.is_ascii_alphanumeric() || b".-_:[]".contains(&c);
-    if host.is_empty() || host.len() > 300 || !host.bytes().all(plain) {
-        return Err(Failure::new(ErrorCode::RequestInvalid, "the request needs a valid Host header"));
-    }
-    Ok(host.to_owned())
+fn panicked() -> Box<Failure> {
+    tracing::error!("a handler panicked");
+    Failure::new(ErrorCode::Internal, "internal error; the server's log has it under the request id")
 }
 
+async fn dispatch(
+    request: &Request,
+    route: std::result::Result<Route, RouteError>,
+    body: &mut Reader,
+) -> Result<Response<Body>> {
+    match request.head.uri.path() {
+        "/.well-known/jwks.json" => match request.head.method {
+            http::Method::GET | http::Method::HEAD => {
+                let settings = request.parts.settings.current();
+                Ok(jwks(settings.as_ref().and_then(|settings| settings.as_ref().as_ref())))
+            }
+            _ => Err(not_allowed("GET, HEAD")),
+        },
+        "/token" => crate::token::issue(request, body).await,
+        _ => handle(request, route.map_err(Problem::from)?, body).await,
+    }
+}
 /// The methods of a resource. What has GET has HEAD.
 fn methods(route: &Route) -> &'static str {
     match route {
@@ -224,12 +267,12 @@ fn refusal(failure: Failure) -> Response<Body> {
     response
 }
 
-fn log_refusal(method: &str, path: &str, failure: &Failure) {
+fn log_refusal(id: &str, method: &str, path: &str, failure: &Failure) {
     let (status, cause) = (failure.status.as_u16(), failure.problem.to_string());
     if status >= 500 {
-        tracing::error!(method, path, status, cause, "refused");
+        tracing::error!(id, method, path, status, cause, "refused");
     } else {
-        tracing::debug!(method, path, status, cause, "refused");
+        tracing::debug!(id, method, path, status, cause, "refused");
     }
 }
 
@@ -259,17 +302,47 @@ fn route_name(path: &str) -> &'static str {
     }
 }
 
+/// The way to an answer.
+pub enum Answering {
+    /// It is here.
+    Now(Option<Response<Body>>),
+    /// It takes a while.
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl std::fmt::Debug for Answering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Now(_) => "Now",
+            Self::Later(_) => "Later",
+        })
+    }
+}
+
+impl Future for Answering {
+    type Output = std::result::Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            // Polled once only, as futures are.
+            Self::Now(response) => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
+            }
+            Self::Later(answering) => answering.as_mut().poll(context).map(Ok),
+        }
+    }
+}
+
 impl tower::Service<http::Request<Incoming>> for Gateway {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
-        let gateway = self.clone();
-        Box::pin(async move { Ok(gateway.answer(request).await) })
+    fn call(&mut self, request: http::Request<Incoming>) -> Answering {
+        self.begin(request)
     }
 }

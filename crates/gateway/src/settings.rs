@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) jwks: String,
-    pub(crate) default_instance: Option<Instance>,
+    pub(crate) default_instance: Option<Arc<Instance>>,
 }
 
 /// An instance as the gateway needs it.
@@ -91,14 +91,14 @@ impl Settings {
         }
         let default_instance =
             settings.instances.iter().find(|instance| instance.default).and_then(|instance| {
-                Some(Instance {
+                Some(Arc::new(Instance {
                     id: instance.id.parse().ok()?,
                     name: instance.name.clone(),
                     // Another word is of another version: streaming is always right.
                     blob_delivery: instance.blob_delivery.parse().unwrap_or_default(),
                     store_id: instance.store_id.clone(),
                     store_stages: instance.store_stages,
-                })
+                }))
             });
         tracing::debug!(revision = settings.revision, "settings taken over");
         self.current.store(Arc::new(Some(Snapshot {

@@ -24,7 +24,8 @@ const MAX_TRUSTED: u64 = 100_000;
 /// Objects that are looked at again at the same time.
 const SECOND_LOOKS: usize = 2;
 
-type Steps = BoxStream<'static, Result<Bytes, BlobsError>>;
+/// A body in steps.
+pub(crate) type Steps = BoxStream<'static, Result<Bytes, BlobsError>>;
 
 /// What is known of the bytes in the stores. Clones share it.
 #[derive(Clone, Debug)]

@@ -121,7 +121,7 @@ fn position(text: &str) -> &str {
     text.split('\0').next().unwrap_or_default()
 }
 
-fn content(content: Content) -> proto::Content {
+pub(crate) fn content(content: Content) -> proto::Content {
     let size = content.size;
     proto::Content {
         digest: content.digest.to_string(),

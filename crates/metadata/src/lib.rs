@@ -27,6 +27,7 @@ mod staging;
 mod store;
 mod tag;
 mod upload;
+mod warm;
 mod worker;
 
 use std::{sync::Arc, time::Duration};
@@ -35,7 +36,7 @@ use berth_blobs::Blobs;
 use berth_database::Database;
 use berth_events::{Nudge, Outbox};
 use berth_proto::{
-    MAX_MESSAGE_BYTES, instance_manager::stores_client::StoresClient,
+    MAX_MESSAGE_BYTES, WarmReads, instance_manager::stores_client::StoresClient,
     metadata::metadata_server::MetadataServer,
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
@@ -164,6 +165,8 @@ pub struct Service {
     pub outbox: Arc<dyn Outbox>,
     /// Goes off after every transaction with events; for the relays.
     pub nudge: Nudge,
+    /// What a gateway of the same process reads without a statement; where only this process writes the database.
+    pub warm: Option<Arc<dyn WarmReads>>,
 }
 
 /// The domain: units of work and reads. Clones share everything.
@@ -176,6 +179,8 @@ pub(crate) struct Metadata {
     pub(crate) leases: Arc<lease::Leases>,
     pub(crate) journal: event::Journal,
     pub(crate) reads: resolve::Reads,
+    /// Rows in memory, where only this process writes the database.
+    pub(crate) warm: Option<Arc<warm::Warm>>,
     /// Blobs that were found damaged by a reader.
     pub(crate) quarantined: Counter,
     pub(crate) nudge: Nudge,
@@ -210,8 +215,18 @@ impl Metadata {
             "Blobs that readers found damaged and that are no longer served",
             quarantined.clone(),
         );
+        let hits = Counter::default();
+        registry.register(
+            "berth_metadata_warm_reads",
+            "Reads that a gateway of the same process was answered from memory",
+            hits.clone(),
+        );
+        let warm = Arc::new(warm::Warm::new(hits));
+        let told = Arc::clone(&warm);
+        let watched = database.watch(warm::WATCHED, Arc::new(move |changes| told.apply(&changes)));
         Self {
             database,
+            warm: watched.then_some(warm),
             reads: resolve::Reads::new(&joined),
             quarantined,
             journal: event::Journal { ids: ids.clone(), subscribers: subscribers.into() },
@@ -243,7 +258,8 @@ pub fn build(config: Config, deps: Deps<'_>) -> Service {
         resealer::Resealer::new(metadata.clone(), keys, metrics).spawn(&deps.tasks);
     }
     worker::Collector::new(metadata.clone(), deps.blobs, metrics).spawn(&deps.tasks);
-    Service { server: serve(metadata, deps.registry), outbox, nudge }
+    let warm = metadata.warm.clone().map(|warm| warm as Arc<dyn WarmReads>);
+    Service { server: serve(metadata, deps.registry), outbox, nudge, warm }
 }
 
 /// Builds what looks and changes nothing, for a registry that does not run: the scrubber alone, which waits to be asked.

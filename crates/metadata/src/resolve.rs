@@ -85,7 +85,14 @@ impl Metadata {
         wanted: Wanted,
     ) -> Result<Resolved> {
         let key = (instance, path.clone(), wanted.clone());
-        let query = || async { Ok(self.query_path(instance, &path, &wanted).await?) };
+        let query = || async {
+            let since = self.warm.as_ref().map(|warm| warm.since());
+            let resolved = self.query_path(instance, &path, &wanted).await?;
+            if let (Some(warm), Some(since)) = (&self.warm, since) {
+                warm.keep(since, (instance, &path, &wanted), &resolved);
+            }
+            Ok(resolved)
+        };
         Ok(self.reads.paths.ask(key, query).await?)
     }
 

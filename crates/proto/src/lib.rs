@@ -3,9 +3,11 @@
 
 mod fields;
 mod problem;
+mod warm;
 
 pub use fields::{optional, parse, require};
 pub use problem::{from_status, to_status};
+pub use warm::{WarmAnswer, WarmReads, WarmReference};
 
 /// The largest message in either direction, in bytes: a 4 MiB manifest and its envelope fit.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

@@ -14,6 +14,7 @@ mod sealing;
 mod staging;
 mod statements;
 mod uploads;
+mod warm;
 
 use std::sync::Arc;
 
@@ -215,6 +216,16 @@ impl World {
     }
 
     pub(super) async fn resolve(
+        &self,
+        path: &str,
+        reference: proto::resolve_request::Reference,
+    ) -> Result<proto::ResolveResponse, Problem> {
+        self.compare_with_memory(path, &reference).await;
+        self.ask(path, reference).await
+    }
+
+    /// The same, and nothing beside it.
+    async fn ask(
         &self,
         path: &str,
         reference: proto::resolve_request::Reference,
