@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use base64::Engine as _;
 use bytes::Bytes;
 use futures::StreamExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -52,6 +53,10 @@ pub enum Fault {
     Delay(Duration),
     /// The answer's body comes at so many bytes a second.
     Slow(u64),
+    /// So many bytes of the request's body are taken, then none any more, and nothing happens.
+    StopTaking(u64),
+    /// The request's body is taken at so many bytes a second.
+    TakeSlowly(u64),
 }
 
 /// Which requests a fault befalls: by method, and by what the path with its query contains.
@@ -308,6 +313,24 @@ fn refuse(status: u16) -> http::Response<Body> {
         .unwrap()
 }
 
+/// The same body at so many bytes a second.
+fn slowly(body: Body, rate: u64) -> Body {
+    /// Pauses are counted in milliseconds.
+    const PAUSES: u64 = 100;
+    let step_size = usize::try_from(rate.div_ceil(PAUSES)).unwrap();
+    let pause = Duration::from_secs(1).mul_f64(step_size as f64 / rate as f64);
+    let steps = body.flat_map(move |step| {
+        let bytes: Bytes = step.unwrap_or_default();
+        let pieces = (0..bytes.len().div_ceil(step_size))
+            .map(move |number| bytes.slice(number * step_size..bytes.len().min((number + 1) * step_size)));
+        futures::stream::iter(pieces).then(move |piece| async move {
+            tokio::time::sleep(pause.mul_f64(piece.len() as f64 / step_size as f64)).await;
+            Ok::<_, std::io::Error>(piece)
+        })
+    });
+    Body::from(s3s::stream::DynByteStream::from(dto::StreamingBlob::wrap(steps)))
+}
+
 async fn answer(
     request: http::Request<hyper::body::Incoming>,
     service: &s3s::service::S3Service,
@@ -340,9 +363,23 @@ async fn answer(
         }
         Some(Fault::CutBefore) => anyhow::bail!("cut as planned"),
         Some(Fault::Delay(wait)) => tokio::time::sleep(wait).await,
+        Some(Fault::StopTaking(length)) => {
+            let mut body = Body::from(request.into_body());
+            let mut taken = 0;
+            while taken < length
+                && let Some(Ok(step)) = body.next().await
+            {
+                taken += step.len() as u64;
+            }
+            return std::future::pending().await;
+        }
         _ => {}
     }
-    let response = service.call(request.map(Body::from)).await;
+    let request = request.map(|body| match fault {
+        Some(Fault::TakeSlowly(rate)) => slowly(Body::from(body), rate),
+        _ => Body::from(body),
+    });
+    let response = service.call(request).await;
     let mut response = response.map_err(|error| anyhow::anyhow!("{error:?}"))?;
     match fault {
         Some(Fault::CutAfter | Fault::StatusAfter(_)) => {
@@ -372,20 +409,8 @@ async fn answer(
             Ok(response)
         }
         Some(Fault::Slow(rate)) => {
-            const STEP: usize = 1024;
             let body = std::mem::take(response.body_mut());
-            let pause = Duration::from_secs(1) * u32::try_from(STEP)? / u32::try_from(rate)?;
-            let steps = body.flat_map(move |step| {
-                let bytes: Bytes = step.unwrap_or_default();
-                let pieces = (0..bytes.len().div_ceil(STEP))
-                    .map(move |number| bytes.slice(number * STEP..bytes.len().min((number + 1) * STEP)));
-                futures::stream::iter(pieces).then(move |piece| async move {
-                    tokio::time::sleep(pause).await;
-                    Ok::<_, std::io::Error>(piece)
-                })
-            });
-            let steps = s3s::stream::DynByteStream::from(dto::StreamingBlob::wrap(steps));
-            *response.body_mut() = Body::from(steps);
+            *response.body_mut() = slowly(body, rate);
             Ok(response)
         }
         _ => Ok(response),
@@ -420,6 +445,48 @@ impl Store {
         made.map_err(|_| s3_error!(InternalError))?;
         let e_tag = Some(dto::ETag::Strong(format!("{length:032x}")));
         Ok(S3Response::new(dto::UploadPartOutput { e_tag, ..Default::default() }))
+    }
+
+    /// What the library does, without the copy: an object that is one hole, as large as the parts are together.
+    async fn complete_hollow(
+        &self,
+        req: S3Request<dto::CompleteMultipartUploadInput>,
+        parts: usize,
+    ) -> Answer<dto::CompleteMultipartUploadOutput> {
+        let (bucket, key, id) = (&req.input.bucket, &req.input.key, &req.input.upload_id);
+        let object = self.root.join(bucket).join(key);
+        if req.input.if_none_match.is_some() && object.exists() {
+            return Err(s3_error!(PreconditionFailed));
+        }
+        let encoded = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        let about = format!(".bucket-{}.object-{}.internal.json", encoded(bucket), encoded(key));
+        let e_tag = format!("{:032x}-{parts}", 0);
+        let made = || {
+            let part = |number| self.root.join(format!(".upload_id-{id}.part-{number}"));
+            let sizes = (1..=parts).map(|number| std::fs::metadata(part(number)).map(|file| file.len()));
+            let size = sizes.sum::<std::io::Result<u64>>()?;
+            // The library looks for the entity tag here, and would hash the object otherwise.
+            std::fs::write(self.root.join(about), format!(r#"{{"e_tag":"{e_tag}"}}"#))?;
+            let hole = self.root.join(format!(".tmp-{id}"));
+            std::fs::File::create(&hole)?.set_len(size)?;
+            std::fs::create_dir_all(object.parent().unwrap_or(&self.root))?;
+            std::fs::rename(hole, &object)
+        };
+        made().map_err(|_| s3_error!(InternalError))?;
+        let output = dto::CompleteMultipartUploadOutput {
+            bucket: Some(bucket.clone()),
+            key: Some(key.clone()),
+            e_tag: Some(dto::ETag::Strong(e_tag.clone())),
+            ..Default::default()
+        };
+        let input = dto::AbortMultipartUploadInput {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            upload_id: id.clone(),
+            ..Default::default()
+        };
+        self.files.abort_multipart_upload(req.map_input(|_| input)).await?;
+        Ok(S3Response::new(output))
     }
 
     /// The library takes consecutive numbers only; the service takes any that ascend.
@@ -524,10 +591,15 @@ impl S3 for Store {
         req.credentials = None;
         let id = req.input.upload_id.clone();
         self.check_upload(&id)?;
-        if let Some(parts) = req.input.multipart_upload.as_mut().and_then(|upload| upload.parts.as_mut()) {
+        let parts = req.input.multipart_upload.as_mut().and_then(|upload| upload.parts.as_mut());
+        let count = parts.as_ref().map_or(0, |parts| parts.len());
+        if let Some(parts) = parts {
             self.renumber(&id, parts)?;
         }
-        let answer = self.files.complete_multipart_upload(req).await?;
+        let answer = match self.hollow {
+            true => self.complete_hollow(req, count).await?,
+            false => self.files.complete_multipart_upload(req).await?,
+        };
         self.uploads.lock().unwrap().remove(&id);
         Ok(answer)
     }
