@@ -259,6 +259,7 @@ impl<'a> Builder<'a> {
             data: &self.config.data,
             keys: self.keys.clone(),
             instance_manager: self.stores.clone(),
+            ids: self.ids.clone(),
             tasks: self.back.clone(),
             registry: &mut self.registry,
         };

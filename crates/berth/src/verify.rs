@@ -74,12 +74,14 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
     let _lock = DataLock::acquire(&config.data).context("can't verify")?;
     let (work, ground) = (Tasks::new(), Tasks::new());
     let mut registry = Registry::default();
+    let clock: SharedClock = Arc::new(SystemClock);
     let own = open_own(config, &ground).await?;
     let blobs: Arc<dyn Blobs> = if config.roles().contains(&Role::BlobStore) {
         let deps = berth_blob_store::Deps {
             data: &config.data,
             keys: own.keys,
             instance_manager: own.stores.clone(),
+            ids: Ids::random(Arc::clone(&clock)),
             tasks: work.clone(),
             registry: &mut registry,
         };
@@ -90,7 +92,6 @@ async fn over_files(config: &Config) -> Result<ScrubPass> {
         Arc::new(berth_blob_store::RemoteBlobs::new(channel))
     };
     let database = serve::metadata_database(config, &ground).await?;
-    let clock: SharedClock = Arc::new(SystemClock);
     let deps = berth_metadata::Deps {
         database: database.clone(),
         ids: Ids::random(Arc::clone(&clock)),

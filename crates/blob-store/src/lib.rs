@@ -23,7 +23,7 @@ use std::{
 use berth_blobs::{Blobs, BlobsError, ObjectRef, PLAIN, WriteOpen};
 use berth_oci::{ByteRange, Hasher};
 use berth_proto::{MAX_MESSAGE_BYTES, blob_store::blob_store_server::BlobStoreServer};
-use berth_service::{Channel, Registry, Tasks};
+use berth_service::{Channel, Ids, Registry, Tasks};
 
 pub use error::Error;
 pub use filesystem::Filesystem;
@@ -88,6 +88,8 @@ pub struct Deps<'a> {
     pub keys: Channel,
     /// Instance-manager, which knows the stores that instances have of their own; may still be an empty slot.
     pub instance_manager: Channel,
+    /// Where chance comes from.
+    pub ids: Ids,
     /// What runs beside requests.
     pub tasks: Tasks,
     /// Where its metrics are registered.
@@ -115,7 +117,7 @@ pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
     let keys: Arc<dyn Keys> = Arc::new(RemoteKeys::new(deps.keys, kept));
     let mut drivers: BTreeMap<String, Arc<dyn Blobs>> = BTreeMap::new();
     let in_bucket = !config.s3.bucket.is_empty();
-    let resources = Resources::new(&config.s3);
+    let resources = Resources::new(&config.s3, deps.ids);
     if !in_bucket || named.is_some() || root.is_dir() {
         let files = Filesystem::open(root.clone(), DEFAULT_STORE, metrics.clone()).await?;
         watch_room(files.clone(), &deps.tasks);

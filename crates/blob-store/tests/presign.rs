@@ -6,7 +6,7 @@ use std::sync::Arc;
 use berth_blob_store::{DEFAULT_STORE, Filesystem, Metrics, RemoteBlobs, S3, Stores, s3::Config, serve};
 use berth_blobs::{Blobs, BlobsError, ObjectKey, ObjectRef, Staging, WriteOpen, suite::bytes_of};
 use berth_oci::Algorithm;
-use berth_service::{Channel, Clock, SystemClock, Tasks};
+use berth_service::{Channel, Clock, Ids, SystemClock, Tasks};
 use berth_testkit::{
     Client, ObjectStorage, Reply, RoundRobin,
     object_storage::{ACCESS_KEY, BUCKET, SECRET_KEY},
@@ -41,7 +41,11 @@ async fn world() -> World {
         secret_key_file: Some(secret),
         ..Config::default()
     };
-    let blobs = Arc::new(S3::open(&config, Tasks::new(), Metrics::default()).await.unwrap());
+    let blobs = Arc::new(
+        S3::open(&config, Ids::random(Arc::new(SystemClock)), Tasks::new(), Metrics::default())
+            .await
+            .unwrap(),
+    );
     World { storage, front, blobs, folder }
 }
 

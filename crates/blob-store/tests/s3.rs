@@ -13,7 +13,7 @@ use berth_blobs::{
     suite::{Fixture, bytes_of},
 };
 use berth_oci::{Algorithm, ByteRange, Digest, ErrorCode, Problem};
-use berth_service::{Channel, Tasks};
+use berth_service::{Channel, Ids, SystemClock, Tasks};
 use berth_testkit::{
     ObjectStorage,
     object_storage::{ACCESS_KEY, BUCKET, Fault, SECRET_KEY},
@@ -48,7 +48,11 @@ async fn store_with(change: impl FnOnce(&mut Config)) -> Store {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&storage, folder.path());
     change(&mut config);
-    let blobs = Arc::new(S3::open(&config, Tasks::new(), Metrics::default()).await.unwrap());
+    let blobs = Arc::new(
+        S3::open(&config, Ids::random(Arc::new(SystemClock)), Tasks::new(), Metrics::default())
+            .await
+            .unwrap(),
+    );
     Store { storage, blobs, _folder: folder }
 }
 
@@ -204,6 +208,32 @@ async fn t04_a_store_that_is_busy_is_asked_again() {
     store.storage.plan("GET", "/i/", Fault::Status(503), 3);
     assert_eq!(read(&store, &written, bytes.len()).await.unwrap(), bytes);
     assert!(store.storage.all_happened());
+}
+
+/// T6 while bytes are sent: parts larger than what the machine's own buffers take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t06_bytes_that_nobody_takes_are_sent_again_and_slow_ones_are_waited_for() {
+    let store = store_with(|config| {
+        config.stall_seconds = 1;
+        config.part_size_mib = 24;
+    })
+    .await;
+    let bytes = bytes_of(3, 24 * MIB);
+    let sent = || store.storage.log().len();
+    let began = Instant::now();
+    store.storage.plan("PUT", "/i/", Fault::StopTaking(MIB as u64), 1);
+    let written = put(&store, 1, &bytes).await.unwrap();
+    assert_eq!((sent(), store.storage.all_happened()), (2, true));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(read(&store, &written, bytes.len()).await.unwrap(), bytes);
+    // It takes several times as long as it may stand still.
+    let before = sent();
+    let began = Instant::now();
+    store.storage.plan("PUT", "/i/", Fault::TakeSlowly(6 * MIB as u64), 1);
+    let written = put(&store, 2, &bytes).await.unwrap();
+    assert_eq!((sent() - before, store.storage.all_happened()), (1, true));
+    assert!(began.elapsed() > Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(read(&store, &written, bytes.len()).await.unwrap(), bytes);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

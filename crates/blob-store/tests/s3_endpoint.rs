@@ -14,7 +14,7 @@ use aws_sdk_s3::{
 };
 use berth_blob_store::{Metrics, S3, s3::Config};
 use berth_blobs::{Blobs, ObjectKey, suite::Fixture};
-use berth_service::Tasks;
+use berth_service::{Ids, SystemClock, Tasks};
 use berth_testkit::{
     ObjectStorage,
     object_storage::{ACCESS_KEY, BUCKET, SECRET_KEY},
@@ -92,7 +92,11 @@ async fn store() -> (Arc<Service>, Arc<dyn Blobs>, String, tempfile::TempDir) {
         secret_key_file: Some(secret),
         ..Config::default()
     };
-    let blobs = Arc::new(S3::open(&config, Tasks::new(), Metrics::default()).await.unwrap());
+    let blobs = Arc::new(
+        S3::open(&config, Ids::random(Arc::new(SystemClock)), Tasks::new(), Metrics::default())
+            .await
+            .unwrap(),
+    );
     (service, blobs, prefix, folder)
 }
 

@@ -110,6 +110,7 @@ impl Bucket {
             equal_parts: self.equal_parts,
             part_size_mib: self.part_size_mib.clamp(smallest, (memory / 2).max(smallest)),
             upload_memory_mib: memory,
+            stall_seconds: Config::default().stall_seconds,
             server_side_encryption: self.server_side_encryption.clone(),
             kms_key: self.kms_key.clone(),
         }

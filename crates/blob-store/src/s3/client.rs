@@ -32,8 +32,8 @@ const TRIES: u32 = 5;
 const CONNECT: Duration = Duration::from_secs(5);
 /// The longest wait for an answer to something small.
 const ANSWER: Duration = Duration::from_secs(20);
-/// The slowest progress of a try to send bytes, per second.
-const SLOWEST: u64 = 256 * 1024;
+/// The slowest that a try to send bytes may be on the whole, per second; one that stands still ends long before.
+const SLOWEST: u64 = 32 * 1024;
 /// Under this name every object carries the digest of everything up to its end.
 const MARK: &str = "berth-digest";
 /// Names that one call deletes or lists.
@@ -132,8 +132,8 @@ fn patience(bytes: usize) -> aws_sdk_s3::config::Builder {
     let attempt = ANSWER + Duration::from_secs(bytes as u64 / SLOWEST);
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
-        // The answer to bytes comes after them.
-        .read_timeout(attempt)
+        // It would begin with the first byte that goes out. Instead `progress` watches over those.
+        .disable_read_timeout()
         .operation_attempt_timeout(attempt);
     aws_sdk_s3::config::Builder::new().timeout_config(timeouts.build())
 }

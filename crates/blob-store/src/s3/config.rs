@@ -42,6 +42,9 @@ pub struct Config {
     /// The memory for parts on their way, of all uploads of the process together, whichever bucket they go to, in MiB.
     /// Parts grow to half of it at most: 64 MiB allow objects of some 280 GiB.
     pub upload_memory_mib: u32,
+    /// How many seconds a request to the service may stand still while its bytes go out, none of them taken. Then it is
+    /// made again. A service that is slow but takes them steadily is waited for.
+    pub stall_seconds: u32,
     /// Encryption by the service: `AES256`, or `aws:kms`.
     pub server_side_encryption: Option<String>,
     /// The key for `aws:kms`. Default: the bucket's.
@@ -67,6 +70,7 @@ impl Default for Config {
             equal_parts: false,
             part_size_mib: 8,
             upload_memory_mib: 64,
+            stall_seconds: 30,
             server_side_encryption: None,
             kms_key: None,
         }

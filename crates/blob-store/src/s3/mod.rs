@@ -14,6 +14,7 @@ mod config;
 mod credentials;
 mod presign;
 mod probe;
+mod progress;
 mod reader;
 mod resources;
 mod writer;
@@ -27,7 +28,7 @@ use berth_blobs::{
     ObjectRef, Piece, Place, WriteOpen,
 };
 use berth_oci::{Algorithm, ByteRange, Digest, Hasher};
-use berth_service::Tasks;
+use berth_service::{Ids, Tasks};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use secrecy::SecretString;
@@ -52,6 +53,8 @@ pub use resources::Resources;
 
 /// How often a completion is tried. The client tries each of these several times.
 const COMPLETIONS: u32 = 4;
+/// The pause after the first of them in milliseconds, half of it at least; each later one is twice as long.
+const COMPLETION_PAUSE: u64 = 400;
 /// What a URL has to live for at least, or none is given out.
 const LEAST_LIFE: Duration = Duration::from_secs(60);
 /// Tails that are read at the same time.
@@ -81,8 +84,8 @@ impl S3 {
     ///
     /// # Errors
     /// When the configuration can't be right, or names files that can't be read.
-    pub async fn open(config: &Config, tasks: Tasks, metrics: Metrics) -> Result<Self, Error> {
-        Self::open_within(config, Resources::new(config), tasks, metrics).await
+    pub async fn open(config: &Config, ids: Ids, tasks: Tasks, metrics: Metrics) -> Result<Self, Error> {
+        Self::open_within(config, Resources::new(config, ids), tasks, metrics).await
     }
 
     /// The same among others.
@@ -207,7 +210,9 @@ impl Inner {
         let mut failure = None;
         for attempt in 0..COMPLETIONS {
             if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
+                let pause = COMPLETION_PAUSE << (attempt - 1);
+                let pause = pause / 2 + self.resources.ids().below(pause / 2);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
             }
             let outcome = self.client.complete(multipart, &parts).await;
             match self.client.head(&multipart.key).await? {

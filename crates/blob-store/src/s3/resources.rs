@@ -5,10 +5,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use aws_sdk_s3::config::SharedHttpClient;
 use aws_smithy_http_client::{ConnectorBuilder, proxy::ProxyConfig, tls};
 use berth_blobs::BlobsError;
+use berth_service::Ids;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Config, config::Sizes};
+use super::{Config, config::Sizes, progress};
 use crate::Error;
 
 /// The longest wait for memory before an upload is told to come back.
@@ -27,6 +28,10 @@ struct Inner {
     memory: Arc<Semaphore>,
     steps: u32,
     memory_mib: u32,
+    /// For pauses of random length.
+    ids: Ids,
+    /// How long a request's body may stand still.
+    stall: Duration,
     /// By the certificates that they trust; none: the well-known ones.
     clients: Mutex<HashMap<Option<String>, SharedHttpClient>>,
 }
@@ -66,7 +71,7 @@ fn trusting(pem: &str) -> Result<SharedHttpClient, Error> {
 
 impl Resources {
     /// With the memory that `config` names.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, ids: Ids) -> Self {
         // Two parts of the first size at least.
         let memory = (u64::from(config.upload_memory_mib) << 20).max(2 * Sizes::new(config).of(1));
         let steps = u32::try_from(memory / MEMORY_STEP).unwrap_or(u32::MAX >> 3);
@@ -74,8 +79,14 @@ impl Resources {
             memory: Arc::new(Semaphore::new(steps as usize)),
             steps,
             memory_mib: u32::try_from(memory >> 20).unwrap_or(u32::MAX),
+            ids,
+            stall: Duration::from_secs(u64::from(config.stall_seconds.max(1))),
             clients: Mutex::default(),
         }))
+    }
+
+    pub(super) fn ids(&self) -> &Ids {
+        &self.0.ids
     }
 
     /// The memory in MiB.
@@ -122,6 +133,7 @@ impl Resources {
             None => well_known(),
             Some(pem) => trusting(pem)?,
         };
+        let client = progress::watch(client, self.0.stall);
         if clients.len() >= MAX_CLIENTS {
             // Stores that are open keep theirs.
             clients.clear();
@@ -138,7 +150,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_store_leaves_half_of_the_memory_to_others() {
         let config = Config { upload_memory_mib: 64, ..Config::default() };
-        let resources = Resources::new(&config);
+        let resources = Resources::new(&config, Ids::seeded(1, Arc::new(berth_service::SystemClock)));
         let (slow, other) = (resources.share(), resources.share());
         let mut held = Vec::new();
         for _ in 0..4 {

@@ -16,7 +16,7 @@ use berth_blobs::{
     BlobWriter, Blobs, BlobsError, ObjectKey, ObjectRef, Sealing, Staging, WriteOpen, Written, suite::Fixture,
 };
 use berth_oci::{Algorithm, ByteRange};
-use berth_service::{Channel, Tasks};
+use berth_service::{Channel, Ids, SystemClock, Tasks};
 use berth_testkit::{
     ObjectStorage,
     object_storage::{ACCESS_KEY, BUCKET, SECRET_KEY},
@@ -47,7 +47,9 @@ async fn bucket(storage: &ObjectStorage, folder: &Path, keys: &FixedKeys) -> Arc
         secret_key_file: Some(secret),
         ..Config::default()
     };
-    let bucket = S3::open(&config, Tasks::new(), Metrics::default()).await.unwrap();
+    let bucket = S3::open(&config, Ids::random(Arc::new(SystemClock)), Tasks::new(), Metrics::default())
+        .await
+        .unwrap();
     Arc::new(Sealed::new(Arc::new(bucket), Arc::new(keys.clone()), true))
 }
 
