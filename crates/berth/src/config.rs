@@ -4,9 +4,10 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use berth_service::{Address, telemetry::LogFormat};
+use berth_service::{Address, Limits, telemetry::LogFormat};
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -79,6 +80,8 @@ pub(crate) struct Listen {
     pub(crate) tls_certificate: PathBuf,
     /// PEM file with the private key of that certificate.
     pub(crate) tls_key: PathBuf,
+    /// What one client may take.
+    pub(crate) limits: ClientLimits,
 }
 
 impl Default for Listen {
@@ -89,6 +92,56 @@ impl Default for Listen {
             grpc: String::new(),
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
+            limits: ClientLimits::default(),
+        }
+    }
+}
+
+/// What one client of the registry may take. A time of 0 is none.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ClientLimits {
+    /// Connections at once. More wait until one ends. Fewer, if the process may not open as many files.
+    pub(crate) connections: usize,
+    /// Connections of one address at once; more are closed. 0: no limit. Behind a proxy all come from its address.
+    pub(crate) connections_per_address: usize,
+    /// Seconds for the TLS handshake, and for the head of a request from its first byte on.
+    pub(crate) head_seconds: u64,
+    /// Seconds that a connection is kept without a request.
+    pub(crate) idle_seconds: u64,
+    /// Seconds until a client that takes nothing of what it asked for is cut off.
+    pub(crate) stall_seconds: u64,
+    /// Bytes of the head of a request.
+    pub(crate) head_bytes: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub(crate) streams: u32,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            connections: limits.connections,
+            connections_per_address: limits.connections_per_address,
+            head_seconds: limits.head_timeout.as_secs(),
+            idle_seconds: limits.idle_timeout.as_secs(),
+            stall_seconds: limits.stall_timeout.as_secs(),
+            head_bytes: limits.head_bytes,
+            streams: limits.streams,
+        }
+    }
+}
+
+impl ClientLimits {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            connections: self.connections,
+            connections_per_address: self.connections_per_address,
+            head_timeout: Duration::from_secs(self.head_seconds),
+            idle_timeout: Duration::from_secs(self.idle_seconds),
+            stall_timeout: Duration::from_secs(self.stall_seconds),
+            head_bytes: self.head_bytes,
+            streams: self.streams,
         }
     }
 }

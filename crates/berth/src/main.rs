@@ -5,6 +5,7 @@ mod arguments;
 mod cli;
 mod config;
 mod failure;
+mod files;
 mod migrate;
 mod password;
 mod reference;

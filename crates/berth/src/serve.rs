@@ -9,8 +9,8 @@ use berth_database::{DataLock, Database};
 use berth_events::{DirectSink, Relay, RelayConfig, RelayMetrics};
 use berth_instance_manager::AUDIT_SUBSCRIBER;
 use berth_service::{
-    Address, Channel, Guard, Health, Ids, Limits, Listener, Registry, SharedClock, SystemClock, Tasks,
-    admin_routes, serve, telemetry,
+    Address, Channel, Connections, Guard, Health, Ids, Limits, Listener, Registry, SharedClock, SystemClock,
+    Tasks, admin_routes, serve, telemetry,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -18,7 +18,7 @@ use crate::{
     arguments::ServeArguments,
     config::{self, Config},
     failure::Failure,
-    password,
+    files, password,
     roles::Role,
     terminal,
 };
@@ -150,23 +150,28 @@ impl Process {
             back,
             ground,
             health,
-            registry,
+            mut registry,
             grpc: routes,
             databases,
             generated_password,
             ..
         } = builder;
+        let connections = Connections::register(&mut registry);
         let process = Self { front, back, ground, health, databases };
         let addresses = (public.as_ref().map(|listener| listener.address().clone()), admin.address().clone());
         let limits = Limits::default();
+        let admin = admin.counted_by(&connections);
         serve(admin, admin_routes(process.health.clone(), registry), limits, &process.back);
         if let Some(listener) = grpc {
-            // gRPC connections carry many calls; a role has few peers.
-            let limits = Limits { streams: 4096, ..limits };
+            // gRPC connections carry many calls; a role has few peers, and keeps its connections.
+            let limits = Limits { streams: 4096, idle_timeout: Duration::ZERO, ..limits };
+            let listener = listener.counted_by(&connections);
             serve(listener, routes.routes().into_axum_router(), limits, &process.front);
         }
         if let (Some(listener), Some(gateway)) = (public, gateway) {
-            serve(listener, gateway, limits, &process.front);
+            let mut limits = config.listen.limits.limits();
+            limits.connections = limits.connections.min(files::for_connections());
+            serve(listener.counted_by(&connections), gateway, limits, &process.front);
         }
         process.health.started();
         if let (Some(address), admin) = addresses {

@@ -4,23 +4,37 @@ use std::time::Duration;
 
 use berth_oci::ErrorCode;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header::EXPECT};
+use http::{HeaderMap, StatusCode, header::EXPECT};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
 use crate::failure::{Failure, Result};
+use tokio::time::Instant;
 
 /// The most that is read, and for how long, of a body that is refused.
 const LINGER_BYTES: u64 = 16 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(5);
+/// The most that is read of a body that a request should not have.
+const UNWANTED_BYTES: usize = 64 * 1024;
+
+/// How slowly a client may send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Without a byte, and the window over which the rate is looked at.
+    pub(crate) idle: Duration,
+    /// The least on average. 0: none.
+    pub(crate) bytes_per_second: u64,
+}
 
 /// How the body of an upload ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// All of it came.
     Complete,
-    /// The client went away, sent too little, or nothing for too long.
+    /// The client went away, or sent too little.
     Cut,
+    /// The client sent nothing for too long, or too slowly.
+    Late,
 }
 
 /// The body of a request, read frame by frame.
@@ -28,19 +42,23 @@ pub(crate) enum End {
 pub(crate) struct Reader {
     /// None: taken.
     body: Option<Incoming>,
-    idle: Duration,
+    pace: Pace,
+    /// How long the client was waited for in this window, and what came of it.
+    waited: Duration,
+    came: u64,
     /// The client sends nothing before it is asked, which the first read does (`Expect: 100-continue`).
     waits: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(body: Incoming, headers: &HeaderMap, idle: Duration) -> Self {
-        Self { body: Some(body), idle, waits: headers.contains_key(EXPECT) }
+    pub(crate) fn new(body: Incoming, headers: &HeaderMap, pace: Pace) -> Self {
+        let waits = headers.contains_key(EXPECT);
+        Self { body: Some(body), pace, waited: Duration::ZERO, came: 0, waits }
     }
 
     /// The body for whoever reads it; nothing is left here.
     pub(crate) fn take(&mut self) -> Self {
-        Self { body: self.body.take(), idle: self.idle, waits: self.waits }
+        Self { body: self.body.take(), ..*self }
     }
 
     /// The number of bytes that the head announced.
@@ -53,10 +71,30 @@ impl Reader {
         let Some(body) = &mut self.body else { return Err(End::Complete) };
         self.waits = false;
         loop {
-            match tokio::time::timeout(self.idle, body.frame()).await {
+            // Only the client's time counts: while its bytes are stored it can't send.
+            let asked = Instant::now();
+            let frame = tokio::time::timeout(self.pace.idle, body.frame()).await;
+            self.waited += asked.elapsed();
+            if self.waited >= self.pace.idle {
+                let least = self.waited.as_secs().saturating_mul(self.pace.bytes_per_second);
+                if self.came < least {
+                    tracing::debug!(
+                        bytes = self.came,
+                        seconds = self.waited.as_secs(),
+                        "the client sent too slowly"
+                    );
+                    self.body = None;
+                    return Err(End::Late);
+                }
+                (self.waited, self.came) = (Duration::ZERO, 0);
+            }
+            match frame {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Ok(data),
+                    Ok(data) => {
+                        self.came += data.len() as u64;
+                        return Ok(data);
+                    }
                     Err(_trailers) => {}
                 },
                 Ok(None) => return Err(End::Complete),
@@ -66,7 +104,9 @@ impl Reader {
                 }
                 Err(_idle) => {
                     tracing::debug!("the client sent nothing for too long");
-                    return Err(End::Cut);
+                    // Nobody waits for it again.
+                    self.body = None;
+                    return Err(End::Late);
                 }
             }
         }
@@ -89,6 +129,14 @@ impl Reader {
         let _read_enough = tokio::time::timeout(LINGER_TIME, discard).await;
     }
 
+    /// Reads a body that means nothing to the request, unless it is large.
+    pub(crate) async fn discard(&mut self) -> Result<()> {
+        if self.announced() != Some(0) {
+            self.take().collect(UNWANTED_BYTES, "the body of a request that has no use for one").await?;
+        }
+        Ok(())
+    }
+
     /// The whole body, at most `limit` bytes.
     pub(crate) async fn collect(mut self, limit: usize, what: &str) -> Result<Bytes> {
         let too_large =
@@ -106,6 +154,12 @@ impl Reader {
                 }
                 Ok(data) => whole.extend_from_slice(&data),
                 Err(End::Complete) => return Ok(whole.freeze()),
+                Err(End::Late) => {
+                    let message = "the body came too slowly";
+                    return Err(Failure::new(ErrorCode::SizeInvalid, message)
+                        .with_status(StatusCode::REQUEST_TIMEOUT)
+                        .closing());
+                }
                 Err(End::Cut) => {
                     return Err(
                         Failure::new(ErrorCode::SizeInvalid, "the body ended before its length").closing()

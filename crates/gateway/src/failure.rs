@@ -36,6 +36,12 @@ impl Failure {
         self
     }
 
+    /// The same with another status than its code's.
+    pub(crate) fn with_status(mut self: Box<Self>, status: StatusCode) -> Box<Self> {
+        self.status = status;
+        self
+    }
+
     pub(crate) fn closing(mut self: Box<Self>) -> Box<Self> {
         self.close = true;
         self

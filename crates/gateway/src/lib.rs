@@ -4,6 +4,7 @@
 //! it caches is bytes by digest. Order of every request: parse the path, find the instance, verify the token, ask,
 //! compare, act.
 
+mod ambiguous;
 mod answer;
 mod authorise;
 mod blob;
@@ -44,6 +45,11 @@ pub struct Config {
     pub manifest_cache_bytes: u64,
     /// Seconds without a byte from an uploading client until its request is cut. The upload can be resumed.
     pub upload_idle_seconds: u64,
+    /// The least that an uploading client sends in a second, in bytes, on average over `upload_idle_seconds` of waiting for
+    /// it; a slower one is cut. The upload can be resumed. 0: no limit.
+    pub upload_bytes_per_second: u64,
+    /// The largest blob, in bytes.
+    pub blob_bytes: u64,
     /// The URL under which clients reach the token endpoint, such as `https://registry.example.com`. Empty: the scheme
     /// and host that each request came with.
     pub external_url: String,
@@ -51,7 +57,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { manifest_cache_bytes: 64 << 20, upload_idle_seconds: 60, external_url: String::new() }
+        Self {
+            manifest_cache_bytes: 64 << 20,
+            upload_idle_seconds: 60,
+            upload_bytes_per_second: 1024,
+            blob_bytes: 1 << 40,
+            external_url: String::new(),
+        }
     }
 }
 
@@ -100,7 +112,11 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
         ids: deps.ids,
         tasks: deps.tasks,
         metrics: metrics::Metrics::register(deps.registry),
-        upload_idle: Duration::from_secs(config.upload_idle_seconds.max(1)),
+        pace: body::Pace {
+            idle: Duration::from_secs(config.upload_idle_seconds.max(1)),
+            bytes_per_second: config.upload_bytes_per_second,
+        },
+        blob_bytes: config.blob_bytes,
         external_url: config.external_url.trim_end_matches('/').to_owned(),
     })
 }

@@ -1,6 +1,6 @@
 //! What a handler is given: the request whose instance is known, and everything it may use.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use berth_blobs::Blobs;
 use berth_oci::ErrorCode;
@@ -12,6 +12,7 @@ use berth_service::{Channel, Connection, Ids, Tasks};
 use http::{HeaderValue, header, request::Parts as Head};
 
 use crate::{
+    body::Pace,
     cache::Contents,
     failure::{Failure, Result},
     metrics::Metrics,
@@ -35,7 +36,10 @@ pub(crate) struct Parts {
     pub(crate) ids: Ids,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,
-    pub(crate) upload_idle: Duration,
+    /// How slowly a client may send.
+    pub(crate) pace: Pace,
+    /// The largest blob.
+    pub(crate) blob_bytes: u64,
     pub(crate) external_url: String,
 }
 

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use tracing::Instrument;
 
 use crate::{
-    answer, authorise,
+    ambiguous, answer, authorise,
     body::Reader,
     failure::{Failure, Result},
     metrics::{RequestLabels, Running},
@@ -77,11 +77,11 @@ impl Gateway {
         let (request, route) = match asked {
             Ok(asked) => asked,
             Err((headers, refused)) => {
-                Reader::new(body, &headers, self.0.upload_idle).linger().await;
+                Reader::new(body, &headers, self.0.pace).linger().await;
                 return Err(refused);
             }
         };
-        let mut body = Reader::new(body, &request.head.headers, self.0.upload_idle);
+        let mut body = Reader::new(body, &request.head.headers, self.0.pace);
         let outcome = dispatch(&request, route, &mut body).await;
         if outcome.is_err() {
             body.linger().await;
@@ -101,6 +101,7 @@ impl Gateway {
     }
 
     fn instance(&self, head: &Head) -> Result<Arc<Instance>> {
+        ambiguous::check(head)?;
         let Some(settings) = self.0.settings.current() else {
             let message = "the registry is starting, or its instance-manager does not answer; try again";
             return Err(Failure::new(ErrorCode::Unavailable, message));
@@ -182,6 +183,9 @@ async fn dispatch(
     route: std::result::Result<Route, RouteError>,
     body: &mut Reader,
 ) -> Result<Response<Body>> {
+    if !matches!(request.head.method, http::Method::POST | http::Method::PUT | http::Method::PATCH) {
+        body.discard().await?;
+    }
     match request.head.uri.path() {
         "/.well-known/jwks.json" => match request.head.method {
             http::Method::GET | http::Method::HEAD => {

@@ -43,6 +43,9 @@ const RENEWAL: Duration = Duration::from_secs(20);
 pub(crate) async fn start(request: &Request, name: &Name, body: &mut Reader) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Push)?;
     let query = Query::parse(request.head.uri.query());
+    if query.get("digest").is_none() {
+        body.discard().await?;
+    }
     let algorithm = match query.get("digest-algorithm") {
         None => None,
         Some(text) => Some(text.parse::<Algorithm>().map_err(|error| digest_problem(&error))?),
@@ -409,6 +412,9 @@ impl Append {
         })?;
         berth_service::crash::point("append.opened");
         let start = writer.offset();
+        if self.expected.is_some_and(|expected| start.saturating_add(expected) > self.parts.blob_bytes) {
+            return Err(self.too_large());
+        }
         let mut recorded = start;
         let mut recorded_at = Instant::now();
         loop {
@@ -416,8 +422,14 @@ impl Append {
                 Ok(data) => data,
                 Err(End::Complete) => break,
                 Err(End::Cut) => return Err(self.cut(writer).await),
+                Err(End::Late) => {
+                    return Err(self.cut(writer).await.with_status(StatusCode::REQUEST_TIMEOUT));
+                }
             };
             let taken = writer.offset() - start + data.len() as u64;
+            if start + taken > self.parts.blob_bytes {
+                return Err(self.too_large());
+            }
             if self.expected.is_some_and(|expected| taken > expected) {
                 let message = "the body is longer than announced; nothing of it was kept";
                 return Err(Failure::new(ErrorCode::SizeInvalid, message).closing());
@@ -440,6 +452,11 @@ impl Append {
             return Err(Failure::new(ErrorCode::SizeInvalid, message));
         }
         Ok(writer)
+    }
+
+    fn too_large(&self) -> Box<Failure> {
+        let message = format!("a blob has at most {} bytes", self.parts.blob_bytes);
+        Failure::new(ErrorCode::TooLarge, message).closing()
     }
 
     fn open(&self) -> Result<WriteOpen> {

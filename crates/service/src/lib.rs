@@ -1,11 +1,15 @@
 //! The chassis that every service stands on: time and ids, tracked tasks and drain, logs, listeners, health, and the
 //! channel through which services speak, in one process or between several. It knows no service.
 
+mod activity;
 mod channel;
 mod clock;
 pub mod crash;
+mod frames;
+mod heads;
 mod health;
 mod ids;
+mod limits;
 mod listener;
 mod opening;
 mod tasks;
@@ -15,6 +19,7 @@ pub use channel::{Channel, ChannelError, Guard};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp, ToldClock};
 pub use health::{Health, admin_routes};
 pub use ids::Ids;
-pub use listener::{Address, Connection, Limits, Listener, ListenerError, serve};
+pub use limits::{Connections, Limits};
+pub use listener::{Address, Connection, Listener, ListenerError, serve};
 pub use prometheus_client::registry::Registry;
 pub use tasks::Tasks;

@@ -23,7 +23,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-use crate::{Tasks, opening::Opening};
+use crate::{
+    Limits, Tasks,
+    activity::{Activity, Running, Watched},
+    limits::{Addresses, Connections, Cut},
+    opening::{Opening, Paced},
+};
 
 /// Where to listen: `host:port` (port 0 picks one) or `unix:/path`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,30 +87,6 @@ pub enum ListenerError {
     },
 }
 
-/// Bounds on what one peer may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at once; more wait in the kernel's queue.
-    pub connections: usize,
-    /// For the TLS handshake, until the protocol is known, and until the head of a request has arrived.
-    pub head_timeout: Duration,
-    /// Bytes of an HTTP/1 head, and of an HTTP/2 header list.
-    pub head_bytes: usize,
-    /// HTTP/2 streams of one connection.
-    pub streams: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 10_000,
-            head_timeout: Duration::from_secs(30),
-            head_bytes: 64 * 1024,
-            streams: 200,
-        }
-    }
-}
-
 /// What a request's connection says about it; in the extensions of every request.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -116,6 +97,9 @@ pub struct Connection {
     /// Whether TLS protects it.
     pub tls: bool,
 }
+
+/// How long a connection without a request may take to end once it was told to.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 enum Socket {
     Tcp(TcpListener),
@@ -128,6 +112,7 @@ pub struct Listener {
     address: Address,
     socket: Socket,
     tls: Option<TlsAcceptor>,
+    connections: Connections,
 }
 
 impl fmt::Debug for Listener {
@@ -148,7 +133,7 @@ impl Listener {
             }
             Address::Unix(path) => (Socket::Unix(bind_unix(path).await.map_err(failed)?), address.clone()),
         };
-        Ok(Self { name, address, socket, tls: None })
+        Ok(Self { name, address, socket, tls: None, connections: Connections::default() })
     }
 
     /// Serves TLS with the given PEM files: ALPN `h2` and `http/1.1`.
@@ -167,6 +152,13 @@ impl Listener {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         self.tls = Some(TlsAcceptor::from(Arc::new(config)));
         Ok(self)
+    }
+
+    /// Counts its connections there.
+    #[must_use]
+    pub fn counted_by(mut self, connections: &Connections) -> Self {
+        self.connections = connections.clone();
+        self
     }
 
     /// The bound address.
@@ -203,15 +195,16 @@ where
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + fmt::Debug,
-    B: http_body::Body + Send + 'static,
+    B: http_body::Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let group = tasks.clone();
     tracing::info!(listener = listener.name, address = %listener.address, tls = listener.tls.is_some(), "listening");
     tasks.spawn("accept", async move {
-        let Listener { name, socket, tls, address } = listener;
-        let permits = Arc::new(Semaphore::new(limits.connections));
+        let Listener { name, socket, tls, address, connections } = listener;
+        let permits = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+        let addresses = Addresses::new(limits.connections_per_address);
         let builder = connection_builder(&limits);
         let stopping = group.stopping();
         loop {
@@ -233,35 +226,56 @@ where
                     continue;
                 }
             };
+            let Some(from_address) = addresses.take(peer.map(|peer| peer.ip())) else {
+                connections.cut(name, Cut::Address);
+                continue;
+            };
+            let open = connections.opened(name);
             let connection = Connection { listener: name, peer, tls: tls.is_some() };
             let (service, builder, tls) = (service.clone(), builder.clone(), tls.clone());
-            let stopping = stopping.clone();
-            group.detach(async move {
-                let _permit = permit;
-                let limit = limits.head_timeout;
-                let served = match tls {
-                    None => {
-                        let stream = Opening::new(stream, limit);
-                        one_connection(stream, service, &builder, connection, stopping).await
-                    }
-                    Some(acceptor) => match tokio::time::timeout(limit, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            let stream = Opening::new(stream, limit);
-                            one_connection(stream, service, &builder, connection, stopping).await
-                        }
-                        Ok(Err(error)) => Err(error.into()),
-                        Err(elapsed) => Err(elapsed.into()),
-                    },
+            let (stopping, connections) = (stopping.clone(), connections.clone());
+            let serving = async move {
+                let _until_it_ends = (permit, from_address, open);
+                let activity = Activity::begin(&limits);
+                let stream = Paced::new(stream, Arc::clone(&activity));
+                // One kind of stream for both: an idle connection is mostly this future.
+                let stream: Option<Box<dyn Stream>> = match tls {
+                    None => Some(Box::new(stream)),
+                    Some(acceptor) => shake_hands(&acceptor, stream, limits.head_timeout).await,
                 };
-                if let Err(error) = served {
-                    tracing::debug!(error, listener = name, "connection ended early");
+                let cut = match stream {
+                    Some(stream) => {
+                        one_connection(stream, service, &builder, connection, &activity, stopping).await
+                    }
+                    None => Some(Cut::Handshake),
+                };
+                if let Some(reason) = cut {
+                    tracing::debug!(%reason, listener = name, "connection ended early");
+                    connections.cut(name, reason);
                 }
-            });
+            };
+            group.detach(serving);
         }
         if let Address::Unix(path) = address {
             let _gone_already = std::fs::remove_file(path);
         }
     });
+}
+
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    stream: impl Stream + 'static,
+    limit: Duration,
+) -> Option<Box<dyn Stream>> {
+    // Boxed: a handshake is large, and over soon.
+    match tokio::time::timeout(limit, Box::pin(acceptor.accept(stream))).await {
+        Ok(Ok(stream)) => Some(Box::new(stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_elapsed) => None,
+    }
 }
 
 fn connection_builder(limits: &Limits) -> Builder<TokioExecutor> {
@@ -271,7 +285,7 @@ fn connection_builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
+        .header_read_timeout(None)
         .max_buf_size(limits.head_bytes.max(8192));
     builder
         .http2()
@@ -304,33 +318,62 @@ async fn accept(socket: &Socket) -> io::Result<(Box<dyn Stream>, Option<SocketAd
     }
 }
 
-async fn one_connection<S, B, I>(
-    stream: I,
+/// Serves a connection until it ends, or has to end: then the reason.
+async fn one_connection<S, B>(
+    stream: Box<dyn Stream>,
     service: S,
     builder: &Builder<TokioExecutor>,
     connection: Connection,
+    activity: &Arc<Activity>,
     stopping: tokio_util::sync::CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+) -> Option<Cut>
 where
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + Send + 'static,
+    B: http_body::Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let of_requests = Arc::clone(activity);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
-        service.clone().call(request)
+        let running = Running::new(&of_requests);
+        let answer = service.clone().call(request);
+        async move { answer.await.map(|response| response.map(|body| Watched::new(body, running))) }
     });
+    let stream = Opening::new(stream, Arc::clone(activity));
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    tokio::select! {
-        served = serving.as_mut() => served,
-        () = stopping.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    // When it was told to end, and why.
+    let mut told: Option<(tokio::time::Instant, Option<Cut>)> = None;
+    let mut look = activity.judge().ok()?;
+    loop {
+        tokio::select! {
+            served = serving.as_mut() => {
+                if let Err(error) = served {
+                    tracing::debug!(error, "a connection failed");
+                }
+                return activity.noted().or(told.and_then(|(_, why)| why));
+            }
+            () = stopping.cancelled(), if told.is_none() => {
+                told = Some((tokio::time::Instant::now(), None));
+                serving.as_mut().graceful_shutdown();
+                look = tokio::time::Instant::now() + LAST_WORDS;
+            }
+            () = tokio::time::sleep_until(look) => match (activity.judge(), told) {
+                // A client of HTTP/2 has to answer before its connection ends by itself.
+                (_, Some((at, why))) if !activity.has_request() && at.elapsed() >= LAST_WORDS => return why,
+                (Ok(next), None) => look = next,
+                (Ok(next), Some(_)) => look = next.min(tokio::time::Instant::now() + LAST_WORDS),
+                (Err(Cut::Idle), None) => {
+                    // A client of HTTP/2 may begin a request right now; it is told not to.
+                    told = Some((tokio::time::Instant::now(), Some(Cut::Idle)));
+                    serving.as_mut().graceful_shutdown();
+                    look = tokio::time::Instant::now() + LAST_WORDS;
+                }
+                (Err(cut), _) => return Some(cut),
+            },
         }
     }
 }
