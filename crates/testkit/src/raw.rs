@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -58,7 +58,7 @@ pub async fn get(address: SocketAddr, target: &str) -> anyhow::Result<RawReply> 
 ///
 /// # Errors
 /// When the connection ends before the answer does.
-pub async fn read_reply(stream: &mut TcpStream) -> anyhow::Result<RawReply> {
+pub async fn read_reply(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<RawReply> {
     let mut received = Vec::new();
     let head_end = loop {
         if let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") {
