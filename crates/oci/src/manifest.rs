@@ -13,6 +13,9 @@ pub const MAX_REFERENCES: usize = 10_000;
 /// The most annotations that one manifest may hold.
 const MAX_ANNOTATIONS: usize = 10_000;
 
+/// The most characters of what a parser says.
+const MAX_REASON: usize = 200;
+
 /// Why bytes are not an acceptable manifest.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -120,8 +123,12 @@ impl ManifestView {
             return Err(ManifestError::SchemaVersion);
         }
         check_depth(bytes)?;
-        let document: Document =
-            serde_json::from_slice(bytes).map_err(|error| ManifestError::Json(error.to_string()))?;
+        // Fields that are passed over are not looked at by the parser: all of it has to be text.
+        let text = std::str::from_utf8(bytes).map_err(|error| ManifestError::Json(error.to_string()))?;
+        let document: Document = serde_json::from_str(text).map_err(|error| {
+            // It may quote what it did not expect, however long.
+            ManifestError::Json(error.to_string().chars().take(MAX_REASON).collect())
+        })?;
         if document.schema_version != Some(2) {
             return Err(ManifestError::SchemaVersion);
         }
@@ -238,6 +245,13 @@ mod tests {
         assert!(matches!(parse(MediaType::OCI_INDEX, twice), Err(ManifestError::Json(_))));
         let bom = "\u{feff}{\"schemaVersion\":2,\"manifests\":[]}";
         assert!(matches!(parse(MediaType::OCI_INDEX, bom), Err(ManifestError::Json(_))));
+        let mut foreign = br#"{"schemaVersion":2,"manifests":[],"x":"?"}"#.to_vec();
+        let place = foreign.len() - 3;
+        foreign[place] = 0xff;
+        let index = MediaType::OCI_INDEX.parse().unwrap();
+        assert!(matches!(ManifestView::parse(&index, &foreign), Err(ManifestError::Json(_))), "not UTF-8");
+        let quoted = format!(r#"{{"schemaVersion":"{}","manifests":[]}}"#, "x".repeat(1_000_000));
+        assert!(parse(MediaType::OCI_INDEX, &quoted).unwrap_err().to_string().len() < 300);
         let many = vec![descriptor("1"); MAX_REFERENCES + 1].join(",");
         let many = format!(r#"{{"schemaVersion":2,"manifests":[{many}]}}"#);
         assert_eq!(parse(MediaType::OCI_INDEX, &many), Err(ManifestError::TooMany));
