@@ -1,4 +1,4 @@
-//! The files that the process may open. Each connection is one, and so is each blob that is read for it.
+//! The files that the process may open. Each connection is one, and so is each blob that is read; most connections wait.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -13,7 +13,7 @@ pub(crate) fn for_connections() -> usize {
     let most = if raised.is_ok() { maximum } else { current };
     // None: without a limit.
     let Some(most) = most else { return usize::MAX };
-    let room = (most.saturating_sub(OTHERS) / 2).max(16);
+    let room = (most.saturating_sub(OTHERS) / 4 * 3).max(16);
     tracing::debug!(files = most, connections = room, "room for connections");
     usize::try_from(room).unwrap_or(usize::MAX)
 }

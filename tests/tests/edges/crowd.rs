@@ -25,8 +25,8 @@ async fn slowest(server: &Server, wire: &mut Wire, requests: usize) -> Duration 
 
 async fn crowd(listener: Listener, of_http1: usize, of_http2: usize) {
     let files = getrlimit(Resource::Nofile);
-    // The server, which inherits it, takes half as many connections.
-    let wanted = (2 * (of_http1 + of_http2) + 1000) as u64;
+    // The server, which inherits it, takes three quarters as many connections.
+    let wanted = (3 * (of_http1 + of_http2) / 2 + 1000) as u64;
     let most = files.maximum.map(|most| most.max(wanted));
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
         .expect("that many files may be opened");
