@@ -21,6 +21,7 @@ const ORDER: &[(&str, u8)] = &[
     ("berth-recorder", 8),
     ("berth-testkit", 8),
     ("berth-tests", 9),
+    ("berth-fuzz", 9),
 ];
 
 /// Heavy dependencies, each named by the crates that are made for it.

@@ -116,15 +116,7 @@ impl Grant {
 
 /// The challenge of a 401 (RFC 6750, and distribution's token documentation).
 fn challenge(request: &Request, scope: Option<&Scope>, error: Option<&str>) -> String {
-    let mut text =
-        format!("Bearer realm=\"{}/token\",service=\"{}\"", request.base_url(), request.instance.name);
-    if let Some(scope) = scope {
-        text.push_str(&format!(",scope=\"{scope}\""));
-    }
-    if let Some(error) = error {
-        text.push_str(&format!(",error=\"{error}\""));
-    }
-    text
+    crate::challenge::bearer(&request.base_url(), &request.instance.name, scope, error)
 }
 
 /// The scope that a challenge names: pushing clients read as well.

@@ -10,6 +10,7 @@ mod authorise;
 mod blob;
 mod body;
 mod cache;
+mod challenge;
 mod failure;
 mod list;
 mod manifest;
