@@ -72,6 +72,11 @@ impl Whole {
         })
     }
 
+    /// Whether a file was hashed lately and had its digest.
+    pub(crate) fn trusts(&self, object: &ObjectRef) -> bool {
+        self.trusted.contains_key(object.key.as_str())
+    }
+
     /// The same bytes; when they end in damage that the store has noticed, the object is suspect.
     pub(crate) fn watched(&self, subject: Subject, steps: Steps) -> Steps {
         let known = self.clone();

@@ -1,7 +1,7 @@
 //! Rows in memory: a warm read of the embedded database takes no statement. Each map holds rows of one table by their key,
 //! so that a repository's visibility is joined to its content at every question. The database tells which rows a COMMIT
 //! changed before anybody hears of it, and they go; what is read next is put back, unless something was changed since
-//! that read began (docs/architecture.md, "A warm read").
+//! that read began (docs/decisions/0010-warm-reads-and-files.md).
 
 use std::{hash::Hash, sync::Arc};
 

@@ -5,6 +5,7 @@ mod activity;
 mod channel;
 mod clock;
 pub mod crash;
+pub mod files;
 mod frames;
 mod heads;
 mod health;

@@ -26,6 +26,7 @@ use tower::Service;
 use crate::{
     Limits, Tasks,
     activity::{Activity, Running, Watched},
+    files::{FileStream, Files},
     limits::{Addresses, Connections, Cut},
     opening::{Opening, Paced},
 };
@@ -96,6 +97,8 @@ pub struct Connection {
     pub peer: Option<SocketAddr>,
     /// Whether TLS protects it.
     pub tls: bool,
+    /// Files that the kernel sends to the peer, where nothing has to be done to their bytes.
+    pub files: Option<Files>,
 }
 
 /// How long a connection without a request may take to end once it was told to.
@@ -217,7 +220,7 @@ where
                 accepted = accept(&socket) => accepted,
                 () = stopping.cancelled() => break,
             };
-            let (stream, peer) = match accepted {
+            let (stream, peer, files) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // EMFILE and its kin pass; ending the server over them would not help anybody.
@@ -231,7 +234,8 @@ where
                 continue;
             };
             let open = connections.opened(name);
-            let connection = Connection { listener: name, peer, tls: tls.is_some() };
+            let files = files.filter(|_| tls.is_none());
+            let connection = Connection { listener: name, peer, tls: tls.is_some(), files };
             let (service, builder, tls) = (service.clone(), builder.clone(), tls.clone());
             let (stopping, connections) = (stopping.clone(), connections.clone());
             let serving = async move {
@@ -304,16 +308,17 @@ fn connection_builder(limits: &Limits) -> Builder<TokioExecutor> {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn accept(socket: &Socket) -> io::Result<(Box<dyn Stream>, Option<SocketAddr>)> {
+async fn accept(socket: &Socket) -> io::Result<(Box<dyn Stream>, Option<SocketAddr>, Option<Files>)> {
     match socket {
         Socket::Tcp(listener) => {
             let (stream, peer) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok((Box::new(stream), Some(peer)))
+            let files = Files::default();
+            Ok((Box::new(FileStream::new(stream, files.clone())), Some(peer), Some(files)))
         }
         Socket::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
-            Ok((Box::new(stream), None))
+            Ok((Box::new(stream), None, None))
         }
     }
 }
