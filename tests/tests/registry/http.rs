@@ -75,6 +75,24 @@ in_every_setting! {
         }
     }
 
+    async fn a_large_blob_is_the_same_each_time_it_is_read_whole_or_in_part(deployment: &'static Deployment) {
+        let (repository, mut content) = own(deployment, "http-large");
+        // More than one window of what the kernel sends by itself.
+        let blob = content.layer(9 << 20);
+        repository.push_blob(&blob).await.unwrap().expect(201).unwrap();
+        let target = format!("blobs/{}", blob.digest);
+        let get = async |headers: &[(&str, &str)]| conditional(&repository, Method::GET, &target, headers).await;
+        // The first read hashes a file; the ones after it trust it.
+        for _ in 0..3 {
+            let whole = get(&[]).await;
+            assert!(whole.status == 200 && whole.body == blob.bytes);
+        }
+        for (first, last) in [(0, 0), (1, 4096), (5000, (8 << 20) + 77), ((8 << 20) - 1, (9 << 20) - 1)] {
+            let part = get(&[("range", &format!("bytes={first}-{last}"))]).await;
+            assert!(part.status == 206 && part.body == blob.bytes.slice(first..=last), "{first}-{last}");
+        }
+    }
+
     async fn conditions_and_ranges_follow_the_rfc(deployment: &'static Deployment) {
         let (repository, mut content) = own(deployment, "http-ranges");
         let image = content.image(1, 1000);
