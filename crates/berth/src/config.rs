@@ -142,6 +142,7 @@ impl ClientLimits {
             stall_timeout: Duration::from_secs(self.stall_seconds),
             head_bytes: self.head_bytes,
             streams: self.streams,
+            floods_end: true,
         }
     }
 }

@@ -164,7 +164,14 @@ impl Process {
         serve(admin, admin_routes(process.health.clone(), registry), limits, &process.back);
         if let Some(listener) = grpc {
             // gRPC connections carry many calls; a role has few peers, and keeps its connections.
-            let limits = Limits { streams: 4096, idle_timeout: Duration::ZERO, ..limits };
+            let limits = Limits {
+                streams: 4096,
+                idle_timeout: Duration::ZERO,
+                // A gateway that takes nothing waits for a slow client, which it ends itself.
+                stall_timeout: Duration::ZERO,
+                floods_end: false,
+                ..limits
+            };
             let listener = listener.counted_by(&connections);
             serve(listener, routes.routes().into_axum_router(), limits, &process.front);
         }

@@ -25,6 +25,7 @@ const SHORTEST: u64 = 20;
 #[derive(Debug)]
 pub(crate) struct Activity {
     began: Instant,
+    pub(crate) floods_end: bool,
     head: u64,
     idle: u64,
     stall: u64,
@@ -53,6 +54,7 @@ impl Activity {
         };
         Arc::new(Self {
             began: Instant::now(),
+            floods_end: limits.floods_end,
             head: bound(limits.head_timeout),
             idle: bound(limits.idle_timeout),
             stall: bound(limits.stall_timeout),

@@ -9,9 +9,14 @@ use tokio::time::Instant;
 const WINDOW: Duration = Duration::from_secs(10);
 /// The most of them in a window. A client that cancels or pings has reason to a few times a second.
 const MOST: u32 = 1000;
+/// Frames about room and distance that a request gives reason to, and how many of them may be saved up.
+const EARNED: u32 = 4;
+const SAVED: u32 = 1000;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 
@@ -24,11 +29,13 @@ pub(crate) struct Frames {
     left: usize,
     since: Instant,
     count: u32,
+    /// Frames that requests gave reason to, and that have not come.
+    earned: u32,
 }
 
 impl Frames {
     pub(crate) fn new() -> Self {
-        Self { head: [0; 9], filled: 0, left: 0, since: Instant::now(), count: 0 }
+        Self { head: [0; 9], filled: 0, left: 0, since: Instant::now(), count: 0, earned: 0 }
     }
 
     /// Follows bytes as they come. False: it is a flood. `busy`: the connection has requests.
@@ -47,8 +54,15 @@ impl Frames {
                 self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 let works = match kind {
                     DATA => self.left > 0 || flags & END_STREAM != 0,
-                    HEADERS => true,
-                    WINDOW_UPDATE => busy,
+                    HEADERS => {
+                        self.earned = (self.earned + EARNED).min(SAVED);
+                        true
+                    }
+                    WINDOW_UPDATE if busy => true,
+                    WINDOW_UPDATE | PING | SETTINGS if self.earned > 0 => {
+                        self.earned -= 1;
+                        true
+                    }
                     _ => false,
                 };
                 if !works && !self.counted() {
@@ -99,6 +113,20 @@ mod tests {
         let mut frames = Frames::new();
         assert!(frames.follow(&bytes, false));
         assert_eq!(frames.count, 800, "nobody asked for more of anything");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_many_quick_requests_is_none() {
+        let mut frames = Frames::new();
+        for _ in 0..5 * MOST {
+            let request =
+                [frame(HEADERS, END_STREAM, 40), frame(WINDOW_UPDATE, 0, 4), frame(WINDOW_UPDATE, 0, 4)];
+            assert!(frames.follow(&request.concat(), false));
+            assert!(frames.follow(&frame(PING, 1, 8), false));
+        }
+        // What it saved up does not last.
+        let floods = (0..SAVED + MOST + 1).any(|_| !frames.follow(&frame(PING, 0, 8), false));
+        assert!(floods);
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,6 +26,9 @@ pub struct Limits {
     pub head_bytes: usize,
     /// HTTP/2 streams of one connection.
     pub streams: u32,
+    /// Whether a connection full of HTTP/2 frames that do no work is ended. Not where the peers are Berth's own: their
+    /// clients ask for more room and give up streams as often as the traffic of everybody behind them wants it.
+    pub floods_end: bool,
 }
 
 impl Default for Limits {
@@ -38,6 +41,7 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(60),
             head_bytes: 64 * 1024,
             streams: 200,
+            floods_end: true,
         }
     }
 }

@@ -73,7 +73,7 @@ impl<I> Opening<I> {
                 Ok(refused)
             }
             Protocol::Http2(frames) => {
-                if frames.follow(rest, self.activity.has_request()) {
+                if !self.activity.floods_end || frames.follow(rest, self.activity.has_request()) {
                     return Ok(None);
                 }
                 self.activity.note(Cut::Flood);
