@@ -22,14 +22,15 @@ const ORDER: &[(&str, u8)] = &[
     ("berth-testkit", 8),
     ("berth-tests", 9),
     ("berth-fuzz", 9),
+    ("berth-bench", 9),
 ];
 
 /// Heavy dependencies, each named by the crates that are made for it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("casbin", &["berth-access"]),
-    ("jsonwebtoken", &["berth-access"]),
+    ("jsonwebtoken", &["berth-access", "berth-bench"]),
     ("argon2", &["berth-access"]),
-    ("rcgen", &["berth-testkit", "berth-tests"]),
+    ("rcgen", &["berth-testkit", "berth-tests", "berth-bench"]),
     ("reqwest", &["berth-testkit", "berth-tests"]),
     ("aws-sdk-s3", &["berth-blob-store"]),
     ("s3s", &["berth-testkit"]),

@@ -37,7 +37,7 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_address: 0,
             head_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
             head_bytes: 64 * 1024,
             streams: 200,
