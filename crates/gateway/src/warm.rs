@@ -5,17 +5,11 @@
 use axum::body::Body;
 use berth_model::{Action, BlobDelivery};
 use berth_oci::{Reference, Route};
-use berth_proto::{WarmAnswer, WarmReference};
+use berth_proto::WarmReference;
 use http::{Response, header};
 
 use crate::{
-    authorise::{Grant, authorise},
-    blob,
-    cache::Names,
-    failure::Result,
-    manifest,
-    names::Name,
-    request::Request,
+    authorise::authorise, blob, cache::Names, failure::Result, manifest, names::Name, request::Request,
 };
 
 /// The answer, if memory has it.
@@ -42,67 +36,34 @@ pub(crate) fn answer(request: &Request, route: &Route) -> Option<Result<Response
         return None;
     }
     let known = reads.resolve(request.instance.id, &name.path, reference)?;
-    match route {
-        Route::Blob(..) => read_blob(request, &grant, &known, head),
-        _ => read_manifest(request, &grant, &known, head),
-    }
-}
-
-/// What may be shown of an answer: the long way says why not.
-fn allowed(request: &Request, grant: &Grant, known: &WarmAnswer) -> bool {
-    grant.fits(request.instance.id, Some(known.repository), Some(known.namespace), known.public)
-        && !known.content.quarantined
-}
-
-fn read_manifest(
-    request: &Request,
-    grant: &Grant,
-    known: &WarmAnswer,
-    head: bool,
-) -> Option<Result<Response<Body>>> {
-    if !allowed(request, grant, known) {
+    // The long way says why not.
+    let fits = grant.fits(request.instance.id, Some(known.repository), Some(known.namespace), known.public);
+    if !fits || known.content.quarantined {
         return None;
     }
+    let is_blob = matches!(route, Route::Blob(..));
     let kept = request.parts.contents.get(&known.digest);
-    if !head && kept.is_none() {
+    if !head && (kept.is_none() || is_blob && !is_streamed_whole(request)) {
         return None;
     }
     let names = kept.as_ref().map_or_else(|| Names::of(&known.digest), |kept| kept.names.clone());
     if manifest::is_match(request, &names.etag) {
-        return Some(Ok(manifest::not_modified(names, manifest::CACHE_CONTROL)));
+        let cache_control = if is_blob { blob::CACHE_CONTROL } else { manifest::CACHE_CONTROL };
+        return Some(Ok(manifest::not_modified(names, cache_control)));
     }
     let body = match kept {
         Some(kept) if !head => Body::from(kept.bytes.clone()),
         _ => Body::empty(),
     };
-    Some(Ok(manifest::respond(body, names, &known.content)))
+    Some(Ok(if is_blob {
+        blob::respond(body, names, known.content.size, None)
+    } else {
+        manifest::respond(body, names, &known.content)
+    }))
 }
 
-fn read_blob(
-    request: &Request,
-    grant: &Grant,
-    known: &WarmAnswer,
-    head: bool,
-) -> Option<Result<Response<Body>>> {
-    if !allowed(request, grant, known) {
-        return None;
-    }
-    let size = known.content.size;
-    let kept = request.parts.contents.get(&known.digest);
-    let names = kept.as_ref().map_or_else(|| Names::of(&known.digest), |kept| kept.names.clone());
-    if head {
-        let modified = !manifest::is_match(request, &names.etag);
-        return Some(Ok(if modified {
-            blob::respond(Body::empty(), names, size, None)
-        } else {
-            manifest::not_modified(names, blob::CACHE_CONTROL)
-        }));
-    }
-    let plain = request.instance.blob_delivery == BlobDelivery::Stream
-        && !request.head.headers.contains_key(header::RANGE);
-    let kept = kept.filter(|_| plain)?;
-    if manifest::is_match(request, &names.etag) {
-        return Some(Ok(manifest::not_modified(names, blob::CACHE_CONTROL)));
-    }
-    Some(Ok(blob::respond(Body::from(kept.bytes.clone()), names, size, None)))
+/// Whether a blob is not to be had elsewhere, and not in part.
+fn is_streamed_whole(request: &Request) -> bool {
+    request.instance.blob_delivery == BlobDelivery::Stream
+        && !request.head.headers.contains_key(header::RANGE)
 }
