@@ -25,7 +25,7 @@ pub use postgres::PostgresOptions;
 pub use statement::Statement;
 pub use transaction::Transaction;
 pub use value::{Arg, BytesList, Column, Row, TextList};
-pub use watch::{Changes, Listener, Touched, Watched};
+pub use watch::{Changes, Freshness, Listener, Since, Touched, Watched};
 
 /// Migrations embedded into the binary; a service passes its own.
 pub use sqlx::migrate::Migrator;

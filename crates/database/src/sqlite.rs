@@ -284,7 +284,6 @@ impl Writer {
                 job.unit.refuse(error.clone());
             }
         }
-        // Also when the COMMIT failed: whether it was stored may not be known then.
         if let (Some(changes), Some(watch)) = (changes, self.watch.get()) {
             (watch.listener)(changes);
         }
@@ -346,11 +345,15 @@ async fn run_batch(
     if kept == 0 {
         return transaction.control("ROLLBACK").await;
     }
-    if let (Some(watch), Connection::Sqlite(connection)) = (watch, &mut transaction.connection) {
-        *changes = watch.changes(connection).await?;
-    }
     berth_service::crash::point("database.before_commit");
-    transaction.control("COMMIT").await?;
+    match (watch, &mut transaction.connection) {
+        (Some(watch), Connection::Sqlite(connection)) => {
+            // When it fails, whether it was stored may not be known.
+            *changes = Some(Changes::TooMany);
+            *changes = watch.commit(connection).await?;
+        }
+        _ => transaction.control("COMMIT").await?,
+    }
     berth_service::crash::point("database.committed");
     Ok(())
 }

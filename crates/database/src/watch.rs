@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use crate::{DatabaseError, Row, value::Inner};
@@ -38,8 +40,40 @@ pub enum Changes {
 /// Who is told, between a COMMIT and the answers to its callers.
 pub type Listener = Arc<dyn Fn(Changes) + Send + Sync>;
 
+/// Sees to it that what was read before a change is not kept after it: counts changes, and whoever keeps or forgets
+/// something does it under its lock.
+#[derive(Debug, Default)]
+pub struct Freshness(Mutex<u64>);
+
+/// How far the changes were when a read began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Since(u64);
+
+impl Freshness {
+    /// To be asked before a read whose answer is to be kept.
+    pub fn since(&self) -> Since {
+        Since(*self.0.lock())
+    }
+
+    /// Keeps an answer, if nothing at all was changed since its read began.
+    pub fn keep(&self, since: Since, keep: impl FnOnce()) {
+        let changes = self.0.lock();
+        if *changes == since.0 {
+            keep();
+        }
+    }
+
+    /// Forgets what was changed.
+    pub fn forget(&self, forget: impl FnOnce()) {
+        let mut changes = self.0.lock();
+        *changes += 1;
+        forget();
+    }
+}
+
 /// The most rows that are listed.
 const MAX_LISTED: usize = 1000;
+const COMMIT: &str = "COMMIT; DELETE FROM touched_rows RETURNING watched, a, b";
 
 /// What is watched, and who is told.
 pub(crate) struct Watch {
@@ -68,28 +102,32 @@ impl Watch {
         Ok(())
     }
 
-    /// What the open transaction noted; the notes are gone then.
-    pub(crate) async fn changes(
+    /// Commits the open transaction; what it noted, which is gone then. One call does both: the thread of the connection
+    /// is a hop away.
+    pub(crate) async fn commit(
         &self,
         connection: &mut SqliteConnection,
     ) -> Result<Option<Changes>, DatabaseError> {
-        let listed = i64::try_from(MAX_LISTED + 1).unwrap_or(i64::MAX);
-        let query = sqlx::query("SELECT DISTINCT watched, a, b FROM touched_rows LIMIT $1").bind(listed);
-        let rows = query.fetch_all(&mut *connection).await?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        sqlx::query("DELETE FROM touched_rows").execute(&mut *connection).await?;
-        if rows.len() > MAX_LISTED {
-            return Ok(Some(Changes::TooMany));
-        }
-        let touched = rows.into_iter().map(|row| {
+        let mut rows = sqlx::query(COMMIT).fetch(connection);
+        let mut touched = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            if touched.len() > MAX_LISTED {
+                continue;
+            }
             let row = Row(Inner::Sqlite(row));
             let index = usize::try_from(row.get::<i64>(0)?).unwrap_or(usize::MAX);
             let table = self.tables.get(index).map_or("", |watched| watched.table);
-            Ok(Touched { table, key: (row.get(1)?, row.get(2)?) })
-        });
-        Ok(Some(Changes::Rows(touched.collect::<Result<_, DatabaseError>>()?)))
+            let row = Touched { table, key: (row.get(1)?, row.get(2)?) };
+            // A unit often changes a row that it has made.
+            if touched.last() != Some(&row) {
+                touched.push(row);
+            }
+        }
+        Ok(match touched.len() {
+            0 => None,
+            listed if listed > MAX_LISTED => Some(Changes::TooMany),
+            _ => Some(Changes::Rows(touched)),
+        })
     }
 }
 
