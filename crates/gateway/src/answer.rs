@@ -12,8 +12,10 @@ pub(crate) fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// A JSON response.
-pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
-    with_body(status, HeaderValue::from_static("application/json"), value.to_string())
+pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
+    // Texts, numbers and lists of them: nothing that JSON has no words for.
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    with_body(status, HeaderValue::from_static("application/json"), body)
 }
 
 /// A response with a whole body.

@@ -101,7 +101,7 @@ fn damaged(key: &str, error: &dyn std::fmt::Display) -> Box<Failure> {
     Failure::new(ErrorCode::Internal, "the stored blob can't be read; tell the operator")
 }
 
-fn reference(object: &Object) -> Result<ObjectRef> {
+pub(crate) fn reference(object: &Object) -> Result<ObjectRef> {
     Ok(ObjectRef {
         store_id: object.store_id.clone(),
         key: object.key.parse().map_err(|error: berth_blobs::KeyError| damaged(&object.key, &error))?,
@@ -112,7 +112,7 @@ fn reference(object: &Object) -> Result<ObjectRef> {
 }
 
 /// Where the client gets the object from, if the instance wants it sent there and the store can.
-async fn elsewhere(request: &Request, object: &ObjectRef) -> Option<SecretString> {
+pub(crate) async fn elsewhere(request: &Request, object: &ObjectRef) -> Option<SecretString> {
     if request.instance.blob_delivery != BlobDelivery::Redirect {
         return None;
     }
@@ -128,7 +128,7 @@ async fn elsewhere(request: &Request, object: &ObjectRef) -> Option<SecretString
 }
 
 /// 307: a client repeats its `Range` there, and not its `Authorization`.
-fn redirect(url: &SecretString, digest: Digest) -> Response<Body> {
+pub(crate) fn redirect(url: &SecretString, digest: Digest) -> Response<Body> {
     let mut response = answer::empty(StatusCode::TEMPORARY_REDIRECT);
     let mut location = answer::value(url.expose_secret());
     // It opens the object for whoever has it: not for logs, nor for tables of headers.

@@ -4,10 +4,15 @@ use axum::body::Body;
 use berth_model::Action;
 use berth_oci::{Digest, ErrorCode, MediaType, RepositoryName, Tag};
 use berth_proto::{
+    ReferrersPage, TagsPage,
     instance_manager::ListReadableRequest,
-    metadata::{ListReferrersRequest, ListRepositoriesRequest, ListTagsRequest, ReadableSet},
+    metadata::{
+        ListReferrersRequest, ListReferrersResponse, ListRepositoriesRequest, ListTagsRequest,
+        ListTagsResponse, ReadableSet,
+    },
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
@@ -66,75 +71,105 @@ async fn repository_id(request: &Request, name: &Name) -> Result<String> {
 
 /// `GET /v2/<name>/tags/list`
 pub(crate) async fn tags(request: &Request, name: &Name) -> Result<Response<Body>> {
-    let query = Query::parse(request.head.uri.query());
     let repository_id = repository_id(request, name).await?;
-    let limit = page_size(&query, MAX_PAGE)?;
-    let last = position::<Tag>(&query)?;
-    let page = if limit == 0 {
-        berth_proto::metadata::ListTagsResponse::default()
+    let page = tags_page(request)?;
+    let listed = if page.limit == 0 {
+        ListTagsResponse::default()
     } else {
-        let wanted = ListTagsRequest { repository_id, limit, last };
+        let wanted = ListTagsRequest { repository_id, limit: page.limit, last: page.last.clone() };
         request.parts.metadata.clone().list_tags(wanted).await?.into_inner()
     };
-    let body = json!({ "name": name.asked.as_str(), "tags": page.tags });
+    Ok(tags_answer(name, &page, &listed))
+}
+
+/// The page of tags that is asked for.
+pub(crate) fn tags_page(request: &Request) -> Result<TagsPage> {
+    let query = Query::parse(request.head.uri.query());
+    Ok(TagsPage { limit: page_size(&query, MAX_PAGE)?, last: position::<Tag>(&query)? })
+}
+
+#[derive(Serialize)]
+struct Tags<'a> {
+    name: &'a str,
+    tags: &'a [String],
+}
+
+pub(crate) fn tags_answer(name: &Name, page: &TagsPage, listed: &ListTagsResponse) -> Response<Body> {
+    let body = Tags { name: name.asked.as_str(), tags: &listed.tags };
     let mut response = answer::json(StatusCode::OK, &body);
-    if let (true, Some(last)) = (page.more, page.tags.last()) {
+    if let (true, Some(last)) = (listed.more, listed.tags.last()) {
         let path = format!("/v2/{}/tags/list", name.asked);
-        link(&mut response, &path, &[("n", &limit.to_string()), ("last", last)]);
+        link(&mut response, &path, &[("n", &page.limit.to_string()), ("last", last)]);
     }
-    Ok(response)
+    response
 }
 
 /// `GET /v2/<name>/referrers/<digest>`: an absent repository or subject has an empty list.
 pub(crate) async fn referrers(request: &Request, name: &Name, subject: Digest) -> Result<Response<Body>> {
-    let query = Query::parse(request.head.uri.query());
-    let limit = page_size(&query, MAX_REFERRERS_PAGE)?;
-    let last = position::<Digest>(&query)?;
-    let artifact_type = query.get("artifactType").unwrap_or_default().to_owned();
+    let page = referrers_page(request, subject)?;
     let repository_id = match repository_id(request, name).await {
         Err(failure) if failure.problem.code == ErrorCode::NameUnknown => String::new(),
         outcome => outcome?,
     };
-    let page = if limit == 0 || repository_id.is_empty() {
-        berth_proto::metadata::ListReferrersResponse::default()
+    let listed = if page.limit == 0 || repository_id.is_empty() {
+        ListReferrersResponse::default()
     } else {
         let wanted = ListReferrersRequest {
             repository_id,
             subject: subject.to_string(),
-            artifact_type: artifact_type.clone(),
-            limit,
-            last_digest: last,
+            artifact_type: page.artifact_type.clone(),
+            limit: page.limit,
+            last_digest: page.last.map(|last| last.to_string()).unwrap_or_default(),
         };
         request.parts.metadata.clone().list_referrers(wanted).await?.into_inner()
     };
-    let last = page.referrers.last().map(|referrer| referrer.digest.clone());
-    let manifests: Vec<_> = page.referrers.into_iter().map(descriptor).collect();
+    Ok(referrers_answer(name, &page, &listed))
+}
+
+/// The page of referrers that is asked for.
+pub(crate) fn referrers_page(request: &Request, subject: Digest) -> Result<ReferrersPage> {
+    let query = Query::parse(request.head.uri.query());
+    Ok(ReferrersPage {
+        subject,
+        artifact_type: query.get("artifactType").unwrap_or_default().to_owned(),
+        limit: page_size(&query, MAX_REFERRERS_PAGE)?,
+        last: position::<Digest>(&query)?.parse().ok(),
+    })
+}
+
+pub(crate) fn referrers_answer(
+    name: &Name,
+    page: &ReferrersPage,
+    listed: &ListReferrersResponse,
+) -> Response<Body> {
+    let manifests: Vec<_> = listed.referrers.iter().map(descriptor).collect();
     let body = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": manifests });
     let content_type = HeaderValue::from_static(MediaType::OCI_INDEX);
     let mut response = answer::with_body(StatusCode::OK, content_type, body.to_string());
+    let ReferrersPage { subject, artifact_type, limit, .. } = page;
     if !artifact_type.is_empty() {
         response.headers_mut().insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
-    if let (true, Some(last)) = (page.more, last) {
+    if let (true, Some(last)) = (listed.more, listed.referrers.last()) {
         let path = format!("/v2/{}/referrers/{subject}", name.asked);
         let size = limit.to_string();
-        let mut parameters = vec![("n", size.as_str()), ("last", last.as_str())];
+        let mut parameters = vec![("n", size.as_str()), ("last", last.digest.as_str())];
         if !artifact_type.is_empty() {
-            parameters.push(("artifactType", &artifact_type));
+            parameters.push(("artifactType", artifact_type));
         }
         link(&mut response, &path, &parameters);
     }
-    Ok(response)
+    response
 }
 
-fn descriptor(referrer: berth_proto::metadata::Referrer) -> serde_json::Value {
+fn descriptor(referrer: &berth_proto::metadata::Referrer) -> serde_json::Value {
     let mut descriptor = json!({
         "mediaType": referrer.media_type,
         "digest": referrer.digest,
         "size": referrer.size,
     });
     if !referrer.artifact_type.is_empty() {
-        descriptor["artifactType"] = referrer.artifact_type.into();
+        descriptor["artifactType"] = referrer.artifact_type.as_str().into();
     }
     if !referrer.annotations.is_empty() {
         descriptor["annotations"] = json!(referrer.annotations);

@@ -47,8 +47,9 @@ impl Gateway {
     /// The answer at once where memory has it, and otherwise the way to it.
     fn begin(&self, request: http::Request<Incoming>) -> Answering {
         let (head, body) = request.into_parts();
-        let begun = Begun::new(&self.0, &head);
-        let asked = self.ask(head);
+        let route = Route::parse(head.uri.path());
+        let begun = Begun::new(&self.0, &head, &route);
+        let asked = self.ask(head, route);
         let warm = match &asked {
             Ok((request, Ok(route))) if hyper::body::Body::is_end_stream(&body) => {
                 // Like the long way, it must not take its connection along.
@@ -90,12 +91,9 @@ impl Gateway {
     }
 
     /// Finds out what is asked, and who is: embedded, every host means the default instance.
-    fn ask(&self, head: Head) -> Asked {
+    fn ask(&self, head: Head, route: Parsed) -> Asked {
         match self.instance(&head) {
-            Ok(instance) => {
-                let route = Route::parse(head.uri.path());
-                Ok((Request { parts: Arc::clone(&self.0), head, instance }, route))
-            }
+            Ok(instance) => Ok((Request { parts: Arc::clone(&self.0), head, instance }, route)),
             Err(refused) => Err((head.headers, refused)),
         }
     }
@@ -117,9 +115,11 @@ impl Gateway {
     }
 }
 
+/// What a path means.
+type Parsed = std::result::Result<Route, RouteError>;
+
 /// The request and what its path means; or why it is not listened to, with the headers that say how its body comes.
-type Asked =
-    std::result::Result<(Request, std::result::Result<Route, RouteError>), (http::HeaderMap, Box<Failure>)>;
+type Asked = std::result::Result<(Request, Parsed), (http::HeaderMap, Box<Failure>)>;
 
 /// A request that is being answered.
 struct Begun {
@@ -134,13 +134,13 @@ struct Begun {
 }
 
 impl Begun {
-    fn new(parts: &Parts, head: &Head) -> Self {
+    fn new(parts: &Parts, head: &Head, route: &Parsed) -> Self {
         Self {
             started: Instant::now(),
             id: parts.ids.ulid().to_string(),
             method: method_name(&head.method),
             is_head: head.method == http::Method::HEAD,
-            route: route_name(head.uri.path()),
+            route: route_name(route, head.uri.path()),
             uri: head.uri.clone(),
             _running: parts.metrics.began(),
         }
@@ -178,11 +178,7 @@ fn panicked() -> Box<Failure> {
     Failure::new(ErrorCode::Internal, "internal error; the server's log has it under the request id")
 }
 
-async fn dispatch(
-    request: &Request,
-    route: std::result::Result<Route, RouteError>,
-    body: &mut Reader,
-) -> Result<Response<Body>> {
+async fn dispatch(request: &Request, route: Parsed, body: &mut Reader) -> Result<Response<Body>> {
     if !matches!(request.head.method, http::Method::POST | http::Method::PUT | http::Method::PATCH) {
         body.discard().await?;
     }
@@ -292,8 +288,8 @@ fn method_name(method: &http::Method) -> &'static str {
     }
 }
 
-fn route_name(path: &str) -> &'static str {
-    match Route::parse(path) {
+fn route_name(route: &Parsed, path: &str) -> &'static str {
+    match route {
         Ok(Route::Base) => "base",
         Ok(Route::Catalog) => "catalog",
         Ok(Route::Tags(_)) => "tags",

@@ -1,16 +1,30 @@
-//! Reads that need nothing but memory: metadata in this process knows the content, its bytes are here or are not asked
-//! for. Such a request is answered at once, without a wait, a task or a statement; every other goes the long way, which
-//! gives the same answers.
+//! Reads that need nothing but memory: metadata in this process knows the content or the list, and the content's bytes
+//! are here or are not asked for. Such a request is answered at once, without a wait, a task or a statement; every other
+//! goes the long way, which gives the same answers.
 
 use axum::body::Body;
-use berth_model::{Action, BlobDelivery};
-use berth_oci::{Reference, Route};
-use berth_proto::WarmReference;
+use berth_model::Action;
+use berth_oci::{Digest, Reference, Route};
+use berth_proto::{WarmReads, WarmReference, WarmRepository};
+use futures::FutureExt as _;
 use http::{Response, header};
 
 use crate::{
-    authorise::authorise, blob, cache::Names, failure::Result, manifest, names::Name, request::Request,
+    authorise::{Grant, authorise},
+    blob,
+    cache::Names,
+    failure::Result,
+    list, manifest,
+    names::Name,
+    request::Request,
 };
+
+/// What memory can be asked for.
+enum Asked<'a> {
+    Content(WarmReference<'a>),
+    Tags,
+    Referrers(Digest),
+}
 
 /// The answer, if memory has it.
 pub(crate) fn answer(request: &Request, route: &Route) -> Option<Result<Response<Body>>> {
@@ -19,11 +33,15 @@ pub(crate) fn answer(request: &Request, route: &Route) -> Option<Result<Response
         http::Method::HEAD => true,
         _ => return None,
     };
-    let reads = request.parts.warm.as_ref()?;
-    let (name, reference) = match route {
-        Route::Manifest(name, Reference::Tag(tag)) => (name, WarmReference::Tag(tag)),
-        Route::Manifest(name, Reference::Digest(digest)) => (name, WarmReference::Manifest(digest)),
-        Route::Blob(name, digest) => (name, WarmReference::Blob(digest)),
+    let reads = &**request.parts.warm.as_ref()?;
+    let (name, asked) = match route {
+        Route::Manifest(name, Reference::Tag(tag)) => (name, Asked::Content(WarmReference::Tag(tag))),
+        Route::Manifest(name, Reference::Digest(digest)) => {
+            (name, Asked::Content(WarmReference::Manifest(digest)))
+        }
+        Route::Blob(name, digest) => (name, Asked::Content(WarmReference::Blob(digest))),
+        Route::Tags(name) => (name, Asked::Tags),
+        Route::Referrers(name, subject) => (name, Asked::Referrers(*subject)),
         _ => return None,
     };
     let name = Name::resolve(name, request.instance.name == "default").ok()?;
@@ -31,39 +49,83 @@ pub(crate) fn answer(request: &Request, route: &Route) -> Option<Result<Response
         Ok(grant) => grant,
         Err(refused) => return Some(Err(refused)),
     };
+    let answered = match asked {
+        Asked::Content(reference) => content(request, reads, &name, &grant, reference, head),
+        Asked::Tags => tags(request, reads, &name, &grant),
+        Asked::Referrers(subject) => referrers(request, reads, &name, &grant, subject),
+    };
+    answered.map(Ok)
+}
+
+/// Whether the token was issued for this repository. The long way says why not.
+fn fits(request: &Request, grant: &Grant, repository: WarmRepository) -> bool {
+    let WarmRepository { id, namespace, public } = repository;
+    grant.fits(request.instance.id, Some(id), Some(namespace), public)
+}
+
+fn content(
+    request: &Request,
+    reads: &dyn WarmReads,
+    name: &Name,
+    grant: &Grant,
+    reference: WarmReference<'_>,
+    head: bool,
+) -> Option<Response<Body>> {
     // What a pusher has seen is held, which is a write.
     if head && grant.also(Action::Push) {
         return None;
     }
     let known = reads.resolve(request.instance.id, &name.path, reference)?;
-    // The long way says why not.
-    let fits = grant.fits(request.instance.id, Some(known.repository), Some(known.namespace), known.public);
-    if !fits || known.content.quarantined {
+    if !fits(request, grant, known.repository) || known.content.quarantined {
         return None;
     }
-    let is_blob = matches!(route, Route::Blob(..));
+    let is_blob = matches!(reference, WarmReference::Blob(_));
     let kept = request.parts.contents.get(&known.digest);
-    if !head && (kept.is_none() || is_blob && !is_streamed_whole(request)) {
-        return None;
-    }
     let names = kept.as_ref().map_or_else(|| Names::of(&known.digest), |kept| kept.names.clone());
     if manifest::is_match(request, &names.etag) {
         let cache_control = if is_blob { blob::CACHE_CONTROL } else { manifest::CACHE_CONTROL };
-        return Some(Ok(manifest::not_modified(names, cache_control)));
+        return Some(manifest::not_modified(names, cache_control));
     }
-    let body = match kept {
-        Some(kept) if !head => Body::from(kept.bytes.clone()),
-        _ => Body::empty(),
-    };
-    Some(Ok(if is_blob {
+    if is_blob && !head {
+        if request.head.headers.contains_key(header::RANGE) {
+            return None;
+        }
+        let object = blob::reference(known.content.object.as_ref()?).ok()?;
+        // A store whose keys are at hand does not let anybody wait.
+        if let Some(url) = blob::elsewhere(request, &object).now_or_never()? {
+            return Some(blob::redirect(&url, known.digest));
+        }
+    }
+    let body = if head { Body::empty() } else { Body::from(kept?.bytes.clone()) };
+    Some(if is_blob {
         blob::respond(body, names, known.content.size, None)
     } else {
         manifest::respond(body, names, &known.content)
-    }))
+    })
 }
 
-/// Whether a blob is not to be had elsewhere, and not in part.
-fn is_streamed_whole(request: &Request) -> bool {
-    request.instance.blob_delivery == BlobDelivery::Stream
-        && !request.head.headers.contains_key(header::RANGE)
+fn tags(request: &Request, reads: &dyn WarmReads, name: &Name, grant: &Grant) -> Option<Response<Body>> {
+    let page = list::tags_page(request).ok()?;
+    let repository = reads.repository(request.instance.id, &name.path)?;
+    if !fits(request, grant, repository) {
+        return None;
+    }
+    let listed = reads.tags(repository.id, &page)?;
+    Some(list::tags_answer(name, &page, &listed))
+}
+
+fn referrers(
+    request: &Request,
+    reads: &dyn WarmReads,
+    name: &Name,
+    grant: &Grant,
+    subject: Digest,
+) -> Option<Response<Body>> {
+    let page = list::referrers_page(request, subject).ok()?;
+    let repository = reads.repository(request.instance.id, &name.path)?;
+    if !fits(request, grant, repository) {
+        return None;
+    }
+    let listed = reads.referrers(repository.id, &page)?;
+    Some(list::referrers_answer(name, &page, &listed))
 }

@@ -6,7 +6,8 @@ use berth_database::TextList;
 use berth_model::{NamespaceId, RepositoryId};
 use berth_oci::{Algorithm, Digest, DigestError, ErrorCode, MediaType, Problem, RepositoryName, Tag};
 use berth_proto::{
-    metadata as proto, metadata::metadata_server::Metadata as Server, optional, parse, require, to_status,
+    ReferrersPage, TagsPage, metadata as proto, metadata::metadata_server::Metadata as Server, optional,
+    parse, require, to_status,
 };
 use berth_service::Registry;
 use prometheus_client::{encoding::EncodeLabelSet, metrics::family::Family, metrics::histogram::Histogram};
@@ -519,9 +520,9 @@ impl Server for MetadataService {
         let request = request.into_inner();
         self.answer("list_tags", async {
             let repository = parse("repository_id", &request.repository_id)?;
-            let limit = request.limit.min(MAX_PAGE);
-            let (tags, more) = self.metadata.list_tags(repository, position(&request.last), limit).await?;
-            Ok(proto::ListTagsResponse { tags, more })
+            let last = position(&request.last).to_owned();
+            let page = TagsPage { last, limit: request.limit.min(MAX_PAGE) };
+            self.metadata.list_tags(repository, page).await
         })
         .await
     }
@@ -533,20 +534,13 @@ impl Server for MetadataService {
         let request = request.into_inner();
         self.answer("list_referrers", async {
             let repository = parse("repository_id", &request.repository_id)?;
-            let subject = digest(&request.subject)?;
-            let last = some_digest(&request.last_digest)?;
-            let limit = request.limit.min(MAX_PAGE);
-            let kind = request.artifact_type.replace('\0', "\u{fffd}");
-            let page =
-                self.metadata.list_referrers(repository, &subject, &kind, last.as_ref(), limit).await?;
-            let referrers = page.0.into_iter().map(|referrer| proto::Referrer {
-                digest: referrer.digest.to_string(),
-                media_type: referrer.media_type,
-                size: referrer.size,
-                artifact_type: referrer.artifact_type,
-                annotations: referrer.annotations.into_iter().collect(),
-            });
-            Ok(proto::ListReferrersResponse { referrers: referrers.collect(), more: page.1 })
+            let page = ReferrersPage {
+                subject: digest(&request.subject)?,
+                artifact_type: request.artifact_type.replace('\0', "\u{fffd}"),
+                last: some_digest(&request.last_digest)?,
+                limit: request.limit.min(MAX_PAGE),
+            };
+            self.metadata.list_referrers(repository, page).await
         })
         .await
     }

@@ -14,6 +14,7 @@ mod flight;
 mod grpc;
 mod lease;
 mod limits;
+mod lists;
 mod manifest;
 mod outbox;
 mod quarantine;

@@ -1,10 +1,12 @@
 //! Referrers: manifests of a repository that name another as their subject, whether that is there or not.
 
-use std::collections::BTreeMap;
-
 use berth_database::{BytesList, Row, args};
 use berth_model::RepositoryId;
 use berth_oci::Digest;
+use berth_proto::{
+    ReferrersPage,
+    metadata::{ListReferrersResponse, Referrer},
+};
 
 use crate::{
     Metadata,
@@ -15,47 +17,36 @@ use crate::{
 /// The most bytes of annotations in one page; the rest is on the next.
 const MAX_PAGE_BYTES: u64 = 6 * 1024 * 1024;
 
-/// One referrer, as a list shows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Referrer {
-    pub(crate) digest: Digest,
-    pub(crate) media_type: String,
-    pub(crate) size: u64,
-    pub(crate) artifact_type: String,
-    pub(crate) annotations: BTreeMap<String, String>,
-}
-
 impl Metadata {
     /// A page of a subject's referrers by digest, and whether there are more.
     pub(crate) async fn list_referrers(
         &self,
         repository: RepositoryId,
-        subject: &Digest,
-        artifact_type: &str,
-        last: Option<&Digest>,
-        limit: u32,
-    ) -> Result<(Vec<Referrer>, bool)> {
-        let repository = repository.to_string();
-        let (digests, more) = self.measure(&repository, subject, artifact_type, last, limit).await?;
-        if digests.is_empty() {
-            return Ok((Vec::new(), more));
+        page: ReferrersPage,
+    ) -> Result<ListReferrersResponse> {
+        let since = self.warm.as_ref().map(|warm| warm.since());
+        let id = repository.to_string();
+        let (digests, more) = self.measure(&id, &page).await?;
+        let referrers = match digests.is_empty() {
+            true => Vec::new(),
+            false => {
+                let rows =
+                    self.database.read_all(&sql::READ_REFERRERS, args![id, BytesList(digests)]).await?;
+                rows.iter().map(read).collect::<Result<_>>()?
+            }
+        };
+        let listed = ListReferrersResponse { referrers, more };
+        if let (Some(warm), Some(since)) = (&self.warm, since) {
+            warm.keep_referrers(since, repository, page, &listed);
         }
-        let args = args![repository, BytesList(digests)];
-        let rows = self.database.read_all(&sql::READ_REFERRERS, args).await?;
-        Ok((rows.iter().map(read).collect::<Result<_>>()?, more))
+        Ok(listed)
     }
 
     /// The digests of a page whose annotations fit into memory, and whether there are more referrers.
-    async fn measure(
-        &self,
-        repository: &str,
-        subject: &Digest,
-        artifact_type: &str,
-        last: Option<&Digest>,
-        limit: u32,
-    ) -> Result<(Vec<Vec<u8>>, bool)> {
-        let last = last.map(Digest::to_bytes).unwrap_or_default();
-        let mut args = args![repository, subject.to_bytes(), last, i64::from(limit) + 1];
+    async fn measure(&self, repository: &str, page: &ReferrersPage) -> Result<(Vec<Vec<u8>>, bool)> {
+        let ReferrersPage { subject, artifact_type, last, limit } = page;
+        let last = last.as_ref().map(Digest::to_bytes).unwrap_or_default();
+        let mut args = args![repository, subject.to_bytes(), last, i64::from(*limit) + 1];
         let statement = if artifact_type.is_empty() {
             &sql::MEASURE_REFERRERS
         } else {
@@ -65,7 +56,7 @@ impl Metadata {
         let rows = self.database.read_all(statement, args).await?;
         let mut digests = Vec::with_capacity(rows.len());
         let mut bytes = 0;
-        for row in rows.iter().take(limit as usize) {
+        for row in rows.iter().take(*limit as usize) {
             bytes += store::size(row, 1)?;
             if bytes > MAX_PAGE_BYTES && !digests.is_empty() {
                 break;
@@ -80,7 +71,7 @@ impl Metadata {
 fn read(row: &Row) -> Result<Referrer> {
     let annotations: String = row.get(4)?;
     Ok(Referrer {
-        digest: store::digest(row, 0)?,
+        digest: store::digest(row, 0)?.to_string(),
         media_type: row.get(1)?,
         size: store::size(row, 2)?,
         artifact_type: row.get::<Option<String>>(3)?.unwrap_or_default(),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use berth_database::{TextList, Transaction, args};
 use berth_model::InstanceId;
 use berth_oci::{ErrorCode, RepositoryName};
+use berth_proto::{WarmReads as _, WarmRepository};
 
 use crate::{
     Metadata,
@@ -123,6 +124,35 @@ impl Metadata {
         &self,
         instance: InstanceId,
         paths: Vec<RepositoryName>,
+    ) -> Result<Vec<Identity>> {
+        let Some(warm) = &self.warm else { return self.query_repositories(instance, &paths).await };
+        let known = paths.iter().map(|path| {
+            let found = warm.repository(instance, path)?;
+            Some(Identity {
+                path: path.as_str().to_owned(),
+                repository: Some(found.id.to_string()),
+                namespace: Some(found.namespace.to_string()),
+                public: found.public,
+            })
+        });
+        if let Some(known) = known.collect() {
+            return Ok(known);
+        }
+        let since = warm.since();
+        let identities = self.query_repositories(instance, &paths).await?;
+        let found = paths.into_iter().zip(&identities).filter_map(|(path, identity)| {
+            let (id, namespace) = (identity.repository.as_ref()?, identity.namespace.as_ref()?);
+            let (id, namespace) = (id.parse().ok()?, namespace.parse().ok()?);
+            Some((path, WarmRepository { id, namespace, public: identity.public }))
+        });
+        warm.keep_repositories(since, instance, found.collect());
+        Ok(identities)
+    }
+
+    async fn query_repositories(
+        &self,
+        instance: InstanceId,
+        paths: &[RepositoryName],
     ) -> Result<Vec<Identity>> {
         let instance = instance.to_string();
         let names = TextList(paths.iter().map(|path| path.namespace().to_owned()).collect());

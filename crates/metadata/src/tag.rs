@@ -9,7 +9,7 @@ use std::{
 use berth_database::{TextList, Transaction, args};
 use berth_model::RepositoryId;
 use berth_oci::{Digest, ErrorCode, Tag};
-use berth_proto::events::Artifact;
+use berth_proto::{TagsPage, events::Artifact, metadata::ListTagsResponse};
 
 use crate::{
     Metadata,
@@ -126,11 +126,16 @@ impl Metadata {
     pub(crate) async fn list_tags(
         &self,
         repository: RepositoryId,
-        last: &str,
-        limit: u32,
-    ) -> Result<(Vec<String>, bool)> {
-        let args = args![repository.to_string(), last, i64::from(limit) + 1];
+        page: TagsPage,
+    ) -> Result<ListTagsResponse> {
+        let since = self.warm.as_ref().map(|warm| warm.since());
+        let args = args![repository.to_string(), page.last.as_str(), i64::from(page.limit) + 1];
         let rows = self.database.read_all(&sql::LIST_TAGS, args).await?;
-        repository::page(&rows, limit)
+        let (tags, more) = repository::page(&rows, page.limit)?;
+        let listed = ListTagsResponse { tags, more };
+        if let (Some(warm), Some(since)) = (&self.warm, since) {
+            warm.keep_tags(since, repository, page, &listed);
+        }
+        Ok(listed)
     }
 }

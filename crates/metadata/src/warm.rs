@@ -5,15 +5,17 @@
 
 use std::{hash::Hash, sync::Arc};
 
-use berth_database::{Changes, Touched, Watched};
-use berth_model::{InstanceId, NamespaceId, RepositoryId};
+use berth_database::{Changes, Freshness, Since, Touched, Watched};
+use berth_model::{InstanceId, RepositoryId};
 use berth_oci::{Digest, RepositoryName, Tag};
-use berth_proto::{WarmAnswer, WarmReads, WarmReference, metadata::Content};
-use parking_lot::Mutex;
+use berth_proto::{
+    ReferrersPage, TagsPage, WarmAnswer, WarmReads, WarmReference, WarmRepository,
+    metadata::{Content, ListReferrersResponse, ListTagsResponse},
+};
 use prometheus_client::metrics::counter::Counter;
 use quick_cache::{Equivalent, sync::Cache};
 
-use crate::{grpc, resolve::Resolved, resolve::Wanted};
+use crate::{grpc, lists::Lists, resolve::Resolved, resolve::Wanted};
 
 /// The most rows of each table that are kept; a row takes some hundreds of bytes.
 const MAX_ROWS: usize = 50_000;
@@ -28,23 +30,17 @@ pub(crate) const WATCHED: &[Watched] = &[
     Watched { table: "blobs", key: ("instance_id", "digest") },
 ];
 
-#[derive(Clone, Debug)]
-struct Place {
-    repository: RepositoryId,
-    namespace: NamespaceId,
-    public: bool,
-}
-
-/// The rows. Nothing absent is kept: that is asked for again each time.
+/// The rows, and pages of lists of them. Nothing absent is kept: that is asked for again each time.
 #[derive(Debug)]
 pub(crate) struct Warm {
-    places: Cache<(InstanceId, RepositoryName), Place>,
+    places: Cache<(InstanceId, RepositoryName), WarmRepository>,
     tags: Cache<(RepositoryId, Tag), Digest>,
     manifests: Cache<(RepositoryId, Digest), Arc<Content>>,
     links: Cache<(RepositoryId, Digest), ()>,
     blobs: Cache<(InstanceId, Digest), Arc<Content>>,
-    /// Grows with every change. Whoever puts a row in, or takes one out, holds it.
-    changes: Mutex<u64>,
+    tag_lists: Lists<TagsPage, ListTagsResponse>,
+    referrer_lists: Lists<ReferrersPage, ListReferrersResponse>,
+    freshness: Freshness,
     /// Answers from memory.
     hits: Counter,
 }
@@ -59,10 +55,6 @@ impl<A: Hash + Eq + Copy, B: Hash + Eq> Equivalent<(A, B)> for Borrowed<'_, A, B
     }
 }
 
-/// How far the changes were when a read began.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Since(u64);
-
 impl Warm {
     pub(crate) fn new(hits: Counter) -> Self {
         Self {
@@ -71,14 +63,16 @@ impl Warm {
             manifests: Cache::new(MAX_ROWS),
             links: Cache::new(MAX_ROWS),
             blobs: Cache::new(MAX_ROWS),
-            changes: Mutex::new(0),
+            tag_lists: Lists::new(),
+            referrer_lists: Lists::new(),
+            freshness: Freshness::default(),
             hits,
         }
     }
 
     /// To be asked before a read whose answer is to be kept.
     pub(crate) fn since(&self) -> Since {
-        Since(*self.changes.lock())
+        self.freshness.since()
     }
 
     /// Keeps an answer, if nothing at all was changed since its read began.
@@ -89,45 +83,83 @@ impl Warm {
         resolved: &Resolved,
     ) {
         let (Some(repository), Some(namespace)) = (&resolved.repository, &resolved.namespace) else { return };
-        let (Ok(repository), Ok(namespace)) = (repository.parse(), namespace.parse()) else { return };
-        let Some(content) = &resolved.content else { return };
-        let digest = content.digest;
-        let kept = Arc::new(grpc::content(content.clone()));
-        let changes = self.changes.lock();
-        if *changes != since.0 {
-            return;
-        }
-        self.places
-            .insert((instance, path.clone()), Place { repository, namespace, public: resolved.public });
-        match wanted {
-            Wanted::Repository => {}
-            Wanted::Tag(tag) => {
-                self.tags.insert((repository, tag.clone()), digest);
-                self.manifests.insert((repository, digest), kept);
+        let (Ok(id), Ok(namespace)) = (repository.parse(), namespace.parse()) else { return };
+        let place = WarmRepository { id, namespace, public: resolved.public };
+        let content = resolved.content.clone();
+        let content = content.map(|content| (content.digest, Arc::new(grpc::content(content))));
+        self.freshness.keep(since, || {
+            self.places.insert((instance, path.clone()), place);
+            let Some((digest, content)) = content else { return };
+            match wanted {
+                Wanted::Repository => {}
+                Wanted::Tag(tag) => {
+                    self.tags.insert((id, tag.clone()), digest);
+                    self.manifests.insert((id, digest), content);
+                }
+                Wanted::Manifest(_) => self.manifests.insert((id, digest), content),
+                Wanted::Blob(_) => {
+                    self.links.insert((id, digest), ());
+                    self.blobs.insert((instance, digest), content);
+                }
             }
-            Wanted::Manifest(_) => self.manifests.insert((repository, digest), kept),
-            Wanted::Blob(_) => {
-                self.links.insert((repository, digest), ());
-                self.blobs.insert((instance, digest), kept);
+        });
+    }
+
+    /// The same for repositories that were looked up.
+    pub(crate) fn keep_repositories(
+        &self,
+        since: Since,
+        instance: InstanceId,
+        found: Vec<(RepositoryName, WarmRepository)>,
+    ) {
+        self.freshness.keep(since, || {
+            for (path, place) in found {
+                self.places.insert((instance, path), place);
             }
-        }
+        });
+    }
+
+    /// The same for a page of tags.
+    pub(crate) fn keep_tags(
+        &self,
+        since: Since,
+        repository: RepositoryId,
+        page: TagsPage,
+        listed: &ListTagsResponse,
+    ) {
+        let listed = Arc::new(listed.clone());
+        self.freshness.keep(since, || self.tag_lists.keep(repository, page, listed));
+    }
+
+    /// The same for a page of referrers.
+    pub(crate) fn keep_referrers(
+        &self,
+        since: Since,
+        repository: RepositoryId,
+        page: ReferrersPage,
+        listed: &ListReferrersResponse,
+    ) {
+        let listed = Arc::new(listed.clone());
+        self.freshness.keep(since, || self.referrer_lists.keep(repository, page, listed));
     }
 
     /// Lets go of what a COMMIT changed.
     pub(crate) fn apply(&self, changed: &Changes) {
-        let mut changes = self.changes.lock();
-        *changes += 1;
-        let told = match changed {
-            Changes::Rows(rows) => rows.iter().all(|row| self.forget(row).is_some()),
-            Changes::TooMany => false,
-        };
-        if !told {
-            self.places.clear();
-            self.tags.clear();
-            self.manifests.clear();
-            self.links.clear();
-            self.blobs.clear();
-        }
+        self.freshness.forget(|| {
+            let told = match changed {
+                Changes::Rows(rows) => rows.iter().all(|row| self.forget(row).is_some()),
+                Changes::TooMany => false,
+            };
+            if !told {
+                self.places.clear();
+                self.tags.clear();
+                self.manifests.clear();
+                self.links.clear();
+                self.blobs.clear();
+                self.tag_lists.clear();
+                self.referrer_lists.clear();
+            }
+        });
     }
 
     /// None: the row can't be told from others, so that all have to go.
@@ -139,10 +171,14 @@ impl Warm {
                 self.places.remove(&(first.parse().ok()?, text()?.parse().ok()?));
             }
             "tags" => {
-                self.tags.remove(&(first.parse().ok()?, text()?.parse().ok()?));
+                let repository = first.parse().ok()?;
+                self.tags.remove(&(repository, text()?.parse().ok()?));
+                self.tag_lists.forget(repository);
             }
             "manifests" => {
-                self.manifests.remove(&(first.parse().ok()?, Digest::from_bytes(second)?));
+                let repository = first.parse().ok()?;
+                self.manifests.remove(&(repository, Digest::from_bytes(second)?));
+                self.referrer_lists.forget(repository);
             }
             "links" => {
                 self.links.remove(&(first.parse().ok()?, Digest::from_bytes(second)?));
@@ -163,19 +199,39 @@ impl WarmReads for Warm {
         path: &RepositoryName,
         reference: WarmReference<'_>,
     ) -> Option<WarmAnswer> {
-        let Place { repository, namespace, public } = self.places.get(&Borrowed(instance, path))?;
+        let repository = self.repository(instance, path)?;
         let (digest, content) = match reference {
             WarmReference::Tag(tag) => {
-                let digest = self.tags.get(&Borrowed(repository, tag))?;
-                (digest, self.manifests.get(&(repository, digest))?)
+                let digest = self.tags.get(&Borrowed(repository.id, tag))?;
+                (digest, self.manifests.get(&(repository.id, digest))?)
             }
-            WarmReference::Manifest(digest) => (*digest, self.manifests.get(&(repository, *digest))?),
+            WarmReference::Manifest(digest) => (*digest, self.manifests.get(&(repository.id, *digest))?),
             WarmReference::Blob(digest) => {
-                self.links.get(&(repository, *digest))?;
+                self.links.get(&(repository.id, *digest))?;
                 (*digest, self.blobs.get(&(instance, *digest))?)
             }
         };
         self.hits.inc();
-        Some(WarmAnswer { repository, namespace, public, digest, content })
+        Some(WarmAnswer { repository, digest, content })
+    }
+
+    fn repository(&self, instance: InstanceId, path: &RepositoryName) -> Option<WarmRepository> {
+        self.places.get(&Borrowed(instance, path))
+    }
+
+    fn tags(&self, repository: RepositoryId, page: &TagsPage) -> Option<Arc<ListTagsResponse>> {
+        self.tag_lists.get(repository, page).inspect(|_| {
+            self.hits.inc();
+        })
+    }
+
+    fn referrers(
+        &self,
+        repository: RepositoryId,
+        page: &ReferrersPage,
+    ) -> Option<Arc<ListReferrersResponse>> {
+        self.referrer_lists.get(repository, page).inspect(|_| {
+            self.hits.inc();
+        })
     }
 }

@@ -7,7 +7,7 @@ mod warm;
 
 pub use fields::{optional, parse, require};
 pub use problem::{from_status, to_status};
-pub use warm::{WarmAnswer, WarmReads, WarmReference};
+pub use warm::{ReferrersPage, TagsPage, WarmAnswer, WarmReads, WarmReference, WarmRepository};
 
 /// The largest message in either direction, in bytes: a 4 MiB manifest and its envelope fit.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

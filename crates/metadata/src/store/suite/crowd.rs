@@ -37,6 +37,9 @@ async fn client(world: World, number: usize) {
             4 => expected(world.delete_manifest(APP, &index.digest()).await),
             _ => expected(world.put(APP, &manifest, &["c", "b", "a"]).await),
         }
+        // As memory says, if it says anything.
+        let repository = world.resolve_tag(APP, "latest").await.repository_id;
+        world.tags(&repository, "", 2).await;
     }
 }
 

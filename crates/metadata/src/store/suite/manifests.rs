@@ -159,24 +159,6 @@ async fn another_media_type_replaces_the_first(world: World) {
     assert_eq!(world.resolve_tag(APP, "v1").await.content.unwrap().media_type, MediaType::DOCKER_LIST);
 }
 
-async fn referrers(
-    world: &World,
-    repository: &str,
-    subject: &Digest,
-    kind: &str,
-    limit: u32,
-    last: &str,
-) -> proto::ListReferrersResponse {
-    let request = proto::ListReferrersRequest {
-        repository_id: repository.to_owned(),
-        subject: subject.to_string(),
-        artifact_type: kind.to_owned(),
-        limit,
-        last_digest: last.to_owned(),
-    };
-    answer(world.service.list_referrers(Request::new(request)).await).unwrap()
-}
-
 async fn t21_referrers_with_and_without_subject(world: World) {
     let config = world.blob(APP, "config").await;
     let subject = Manifest::image(&[config]);
@@ -184,7 +166,7 @@ async fn t21_referrers_with_and_without_subject(world: World) {
     let put = world.put(APP, &signature, &[]).await.unwrap();
     assert_eq!(put.subject, subject.digest().to_string());
     let repository = world.resolve_manifest(APP, &signature.digest()).await.repository_id;
-    assert_eq!(referrers(&world, &repository, &subject.digest(), "", 10, "").await.referrers.len(), 1);
+    assert_eq!(world.referrers(&repository, &subject.digest(), "", 10, "").await.referrers.len(), 1);
     world.put(APP, &subject, &["v1"]).await.unwrap();
     for number in 0..5 {
         let kind = if number % 2 == 0 { "application/sbom" } else { "application/signature" };
@@ -197,16 +179,16 @@ async fn t21_referrers_with_and_without_subject(world: World) {
         );
         world.put(APP, &more, &[]).await.unwrap();
     }
-    let all = referrers(&world, &repository, &subject.digest(), "", 100, "").await;
+    let all = world.referrers(&repository, &subject.digest(), "", 100, "").await;
     assert_eq!((all.referrers.len(), all.more), (6, false));
     assert!(all.referrers.is_sorted_by_key(|referrer| referrer.digest.clone()));
     assert_eq!(
-        referrers(&world, &repository, &subject.digest(), "application/sbom", 100, "").await.referrers.len(),
+        world.referrers(&repository, &subject.digest(), "application/sbom", 100, "").await.referrers.len(),
         3
     );
     let (mut seen, mut last) = (Vec::new(), String::new());
     loop {
-        let page = referrers(&world, &repository, &subject.digest(), "", 4, &last).await;
+        let page = world.referrers(&repository, &subject.digest(), "", 4, &last).await;
         last = page.referrers.last().unwrap().digest.clone();
         seen.extend(page.referrers);
         if !page.more {
@@ -228,12 +210,7 @@ async fn tags_are_listed_in_byte_order_by_page(world: World) {
     let names = ["A", "B", "Z", "_x", "a", "a-1", "a.1", "b"];
     world.image(APP, "config", &names).await;
     let repository = world.resolve_tag(APP, "a").await.repository_id;
-    let list = |last: &str, limit: u32| {
-        let request =
-            proto::ListTagsRequest { repository_id: repository.clone(), limit, last: last.to_owned() };
-        let world = world.clone();
-        async move { answer(world.service.list_tags(Request::new(request)).await).unwrap() }
-    };
+    let list = |last, limit| world.tags(&repository, last, limit);
     let mut sorted = names.map(str::to_owned).to_vec();
     sorted.sort_unstable();
     let all = list("", 100).await;
@@ -283,7 +260,7 @@ async fn a_page_of_referrers_is_bounded_in_bytes(world: World) {
     let mut sizes = Vec::new();
     let mut last = String::new();
     loop {
-        let page = referrers(&world, &repository, &subject, "", 100, &last).await;
+        let page = world.referrers(&repository, &subject, "", 100, &last).await;
         sizes.push(page.referrers.len());
         last = page.referrers.last().unwrap().digest.clone();
         if !page.more {
@@ -291,7 +268,7 @@ async fn a_page_of_referrers_is_bounded_in_bytes(world: World) {
         }
     }
     assert_eq!(sizes, [2, 2, 1]);
-    let rare = referrers(&world, &repository, &subject, "application/rare", 100, "").await;
+    let rare = world.referrers(&repository, &subject, "application/rare", 100, "").await;
     assert_eq!((rare.referrers.len(), rare.more), (1, false));
     assert_eq!(rare.referrers[0].annotations["large"].len(), large.len());
 }
