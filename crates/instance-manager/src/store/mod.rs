@@ -1,10 +1,13 @@
 //! Instance-manager's tables, as one-shot units of work. `None` is absence; nothing here knows a password or a token.
 
 mod keys;
+mod known;
 mod statements;
 mod stores;
 #[cfg(test)]
 mod suite;
+
+use std::sync::Arc;
 
 use berth_access::{Grant, GrantScope};
 use berth_database::{Database, Row, Transaction, args};
@@ -21,6 +24,8 @@ use crate::Error;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     database: Database,
+    /// People in memory, where only this process writes the database.
+    known: Option<Arc<known::Known>>,
 }
 
 /// A key as it is kept.
@@ -136,7 +141,8 @@ async fn add_audit(tx: &mut Transaction, row: AuditRow, now: Timestamp) -> Resul
 
 impl Store {
     pub(crate) fn new(database: Database) -> Self {
-        Self { database }
+        let known = known::Known::of(&database);
+        Self { database, known }
     }
 
     /// Makes the settings row, the default instance and two token keys, each if it is absent. Returns the default
@@ -271,8 +277,17 @@ impl Store {
         instance: InstanceId,
         name: &str,
     ) -> Result<Option<StoredUser>, Error> {
+        let known = self.known.as_deref();
+        if let Some(user) = known.and_then(|known| known.get(instance, name)) {
+            return Ok(Some(user));
+        }
+        let since = known.map(known::Known::since);
         let row = self.database.read_optional(&sql::USER_BY_NAME, args![instance.to_string(), name]).await?;
-        row.as_ref().map(user).transpose()
+        let found = row.as_ref().map(user).transpose()?;
+        if let (Some(known), Some(since), Some(user)) = (known, since, &found) {
+            known.keep(since, instance, user);
+        }
+        Ok(found)
     }
 
     pub(crate) async fn user_by_id(

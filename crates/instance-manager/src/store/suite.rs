@@ -83,6 +83,7 @@ on_both!(
     every_statement_is_understood,
     processes_that_start_together_make_one_of_each,
     a_name_belongs_to_one_person,
+    a_person_is_read_as_the_last_change_left_it,
     grants_change_their_revision,
     refresh_tokens_expire_and_do_not_pile_up,
     an_event_is_recorded_once,
@@ -126,6 +127,36 @@ async fn a_name_belongs_to_one_person(bench: Bench) {
     assert_eq!(bench.store.user_by_id(other, user.id).await.unwrap(), None);
     assert!(bench.store.set_password(user.id, "hash".into(), "new".into()).await.unwrap());
     assert!(!bench.store.set_password(user.id, "hash".into(), "newer".into()).await.unwrap());
+}
+
+async fn a_person_is_read_as_the_last_change_left_it(bench: Bench) {
+    let store = &bench.store;
+    let instance = store.bootstrap(bench.seed()).await.unwrap();
+    let id = store.create_user(bench.user(instance, "dora")).await.unwrap().unwrap();
+    store.create_user(bench.user(instance, "emil")).await.unwrap().unwrap();
+    let read = async |name: &str| store.user_by_name(instance, name).await.unwrap().unwrap();
+    // Whom memory knows, where there is one.
+    let known = |name: &str| store.known.as_ref().and_then(|known| known.get(instance, name));
+    let in_memory = bench.database.engine() == Engine::Sqlite;
+    let (before, other) = (read("dora").await, read("emil").await);
+    assert_eq!(known("dora"), in_memory.then(|| before.clone()));
+    store.set_password(id, "hash".into(), "new".into()).await.unwrap();
+    assert_eq!(known("dora"), None);
+    assert_eq!(known("emil"), in_memory.then_some(other));
+    assert_eq!(read("dora").await, StoredUser { password_hash: "new".into(), ..before.clone() });
+    let scope = GrantScope::Namespace(NamespaceId::new(bench.ids.ulid()));
+    let grant = Grant { role: Role::Reader, scope };
+    store.create_grant(GrantId::new(bench.ids.ulid()), instance, "dora", grant).await.unwrap();
+    let after = read("dora").await;
+    assert_eq!((after.grants_revision, after.id), (before.grants_revision + 1, id));
+    assert_eq!(store.user_by_name(InstanceId::new(bench.ids.ulid()), "dora").await.unwrap(), None);
+    // What was read before a change is not kept after it.
+    if let Some(known) = &store.known {
+        let since = known.since();
+        store.set_password(id, "new".into(), "newer".into()).await.unwrap();
+        known.keep(since, instance, &after);
+        assert_eq!(known.get(instance, "dora"), None);
+    }
 }
 
 async fn grants_change_their_revision(bench: Bench) {
