@@ -14,6 +14,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use berth_model::InstanceId;
 use berth_service::{SharedClock, Timestamp};
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     AccessToken, KeyError, KeySet, TokenError,
@@ -45,12 +46,22 @@ struct Cached {
     bytes: u32,
 }
 
+#[derive(Clone, Debug)]
+struct Bytewise;
+
+impl Weighter<[u8; 32], Cached> for Bytewise {
+    fn weight(&self, _: &[u8; 32], cached: &Cached) -> u64 {
+        cached.bytes.into()
+    }
+}
+
 /// Verifies tokens; one for the whole process.
 #[derive(Debug)]
 pub struct Verifier {
     trusted: ArcSwapOption<Trusted>,
     revisions: AtomicU64,
-    cache: moka::sync::Cache<[u8; 32], Cached>,
+    /// Every request asks it, so it is one that writes nothing down about who asks. What is expired falls out by size.
+    cache: Cache<[u8; 32], Cached, Bytewise>,
     validation: Validation,
     clock: SharedClock,
 }
@@ -64,12 +75,9 @@ impl Verifier {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        let cache = moka::sync::Cache::builder()
-            .max_capacity(CACHE_BYTES)
-            .weigher(|_, cached: &Cached| cached.bytes)
-            // The clock decides about validity; this only frees the memory.
-            .time_to_live(Duration::from_secs(600))
-            .build();
+        // A token of one repository takes some two kibibytes.
+        let entries = usize::try_from(CACHE_BYTES / 2048).unwrap_or(usize::MAX);
+        let cache = Cache::with_weighter(entries, CACHE_BYTES, Bytewise);
         Self { trusted: ArcSwapOption::empty(), revisions: AtomicU64::new(0), cache, validation, clock }
     }
 
