@@ -27,7 +27,11 @@ use rustix::{
     io::Errno,
 };
 
-use self::{epochs::Epochs, folders::Folders, writer::FileWriter};
+use self::{
+    epochs::Epochs,
+    folders::Folders,
+    writer::{Buffers, FileWriter},
+};
 use crate::{Error, Metrics};
 
 /// Name of the lock in the root.
@@ -47,6 +51,7 @@ struct Store {
     _lock: File,
     folders: Folders,
     epochs: Epochs,
+    buffers: Buffers,
     metrics: Metrics,
 }
 
@@ -85,8 +90,15 @@ impl Filesystem {
                 rustix::fs::open(&root, folder, Mode::empty()).map_err(|error| failed(error.into()))?;
             rustix::fs::fsync(&handle).map_err(|error| failed(error.into()))?;
             let epochs = Epochs::new(epochs::can_be_kept_on(&lock));
-            let folders = Folders::default();
-            Ok(Self(Arc::new(Store { store_id, root: handle, _lock: lock, folders, epochs, metrics })))
+            Ok(Self(Arc::new(Store {
+                store_id,
+                root: handle,
+                _lock: lock,
+                folders: Folders::default(),
+                epochs,
+                buffers: Buffers::default(),
+                metrics,
+            })))
         })
         .await
         .map_err(|error| Error::Root { root: PathBuf::new(), source: io::Error::other(error) })?

@@ -1,27 +1,44 @@
-//! Appending to a file: hashed as the bytes come in, written in batches beside the reactor while the next batch fills.
-//! Two batches is all that a writer holds in memory.
+//! Appending to a file. Bytes are copied together as they come in, in buffers that are used again; each full one is
+//! hashed and written beside the reactor while the next fills. Two buffers is all that a writer holds in memory.
 
-use std::{
-    fs::File,
-    io::{self, IoSlice},
-    sync::Arc,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use async_trait::async_trait;
 use berth_blobs::{BlobWriter, BlobsError, Closed, ObjectKey, StagingChange, WriteOpen, Written};
 use berth_oci::Hasher;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use tokio::task::JoinHandle;
 
 use super::{Filesystem, Store, epochs::Slot, folders::folder_of, path_of};
 
-/// Bytes that are written at once.
+/// Bytes that are hashed and written in one step beside the reactor.
 const BATCH: usize = 1024 * 1024;
-/// Bytes that are hashed between two points where the task may yield.
-const HASH_STEP: usize = 256 * 1024;
-/// Smaller pieces are copied together, so that a slow drip of them can't pin the large buffers they arrived in.
-const SMALL: usize = 16 * 1024;
+/// Bytes that are hashed and then written while the processor still has them at hand.
+const PIECE: usize = 256 * 1024;
+/// What is not more than this waits in memory of its own size.
+const SMALL: usize = 64 * 1024;
+/// Buffers that are kept for the next writers.
+const KEPT_BUFFERS: usize = 8;
+
+/// Buffers of [`BATCH`] bytes that were used before: fresh memory costs more than the copy into it.
+#[derive(Debug, Default)]
+pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(BATCH))
+    }
+
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut kept = self.0.lock();
+        if buffer.capacity() == BATCH && kept.len() < KEPT_BUFFERS {
+            kept.push(buffer);
+        }
+    }
+}
 
 /// A file that was taken over for writing.
 #[derive(Debug)]
@@ -69,57 +86,6 @@ impl Store {
     }
 }
 
-/// Bytes on their way to the file.
-#[derive(Debug, Default)]
-struct Batch {
-    pieces: Vec<Bytes>,
-    small: BytesMut,
-    length: usize,
-}
-
-impl Batch {
-    fn push(&mut self, piece: Bytes) {
-        self.length += piece.len();
-        if piece.len() < SMALL {
-            self.small.extend_from_slice(&piece);
-        } else {
-            self.close_small();
-            self.pieces.push(piece);
-        }
-    }
-
-    fn close_small(&mut self) {
-        if !self.small.is_empty() {
-            self.pieces.push(self.small.split().freeze());
-        }
-    }
-
-    /// Writes everything at `offset`.
-    fn write(mut self, file: &File, mut offset: u64) -> io::Result<()> {
-        self.close_small();
-        let mut pieces: &mut [Bytes] = &mut self.pieces;
-        while !pieces.is_empty() {
-            let slices: Vec<IoSlice<'_>> = pieces.iter().take(512).map(|piece| IoSlice::new(piece)).collect();
-            let mut written = match rustix::io::pwritev(file, &slices, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => written,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            offset += written as u64;
-            while written > 0 {
-                let take = written.min(pieces[0].len());
-                pieces[0].advance(take);
-                written -= take;
-                if pieces[0].is_empty() {
-                    pieces = &mut pieces[1..];
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Writes to one file.
 #[derive(Debug)]
 pub(super) struct FileWriter {
@@ -127,15 +93,15 @@ pub(super) struct FileWriter {
     key: ObjectKey,
     slot: Arc<Slot>,
     new_entry: Option<String>,
-    hasher: Hasher,
+    /// None while a step has it, and after one that failed.
+    hasher: Option<Hasher>,
     /// Bytes taken in.
     offset: u64,
-    /// Where the batch that fills up begins.
-    batch_offset: u64,
     /// Bytes on the device.
     durable: u64,
-    batch: Batch,
-    in_flight: Option<JoinHandle<Result<(), BlobsError>>>,
+    /// The last bytes taken in, on their way to the file.
+    batch: Vec<u8>,
+    in_flight: Option<JoinHandle<Result<Hasher, BlobsError>>>,
     /// A call failed or did not end.
     broken: bool,
 }
@@ -147,36 +113,48 @@ enum Then {
     Sync(Option<String>),
 }
 
-/// Writes a batch, and cuts the file back to what is durable when that fails.
-fn step(
-    store: &Store,
-    slot: &Slot,
-    batch: Batch,
+/// Bytes to be hashed and written.
+struct Step {
+    batch: Vec<u8>,
     offset: u64,
     durable: u64,
-    then: &Then,
-) -> Result<(), BlobsError> {
-    let mut file_of_slot = slot.lock();
-    let Some(file) = file_of_slot.as_ref() else { return Err(BlobsError::Stale) };
-    let length = batch.length;
-    berth_service::crash::point("object.before_write");
-    let mut outcome = batch.write(file, offset).map_err(|error| BlobsError::io("write an object", error));
-    berth_service::crash::point("object.written");
-    if let (Ok(()), Then::Sync(new_entry)) = (&outcome, then) {
-        outcome = sync(store, file, new_entry.as_deref());
-    }
-    match &outcome {
-        Ok(()) => {
-            store.metrics.written.inc_by(length as u64);
-        }
-        Err(error) => {
+    hasher: Hasher,
+    then: Then,
+}
+
+impl Step {
+    /// Hashes and writes a batch, and cuts the file back to what is durable when that fails.
+    fn run(mut self, store: &Store, slot: &Slot) -> Result<Hasher, BlobsError> {
+        let mut file_of_slot = slot.lock();
+        let Some(file) = file_of_slot.as_ref() else { return Err(BlobsError::Stale) };
+        berth_service::crash::point("object.before_write");
+        let written = self.write(file).map_err(|error| BlobsError::io("write an object", error));
+        berth_service::crash::point("object.written");
+        let outcome = match (written, &self.then) {
+            (Ok(()), Then::Sync(new_entry)) => sync(store, file, new_entry.as_deref()),
+            (written, _) => written,
+        };
+        if let Err(error) = outcome {
             // Gives the room back at once; were this to fail too, the next writer cuts.
-            let _cut_later = file.set_len(durable);
+            let _cut_later = file.set_len(self.durable);
             file_of_slot.take();
-            store.metrics.count(error);
+            store.metrics.count(&error);
+            return Err(error);
         }
+        store.metrics.written.inc_by(self.batch.len() as u64);
+        store.buffers.give_back(self.batch);
+        Ok(self.hasher)
     }
-    outcome
+
+    fn write(&mut self, file: &File) -> io::Result<()> {
+        let mut offset = self.offset;
+        for piece in self.batch.chunks(PIECE) {
+            self.hasher.update(piece);
+            file.write_all_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
 }
 
 fn sync(store: &Store, file: &File, new_entry: Option<&str>) -> Result<(), BlobsError> {
@@ -206,11 +184,10 @@ impl FileWriter {
             key,
             slot: opened.slot,
             new_entry: opened.new_entry,
-            hasher,
+            hasher: Some(hasher),
             offset,
-            batch_offset: offset,
             durable: offset,
-            batch: Batch::default(),
+            batch: Vec::new(),
             in_flight: None,
             broken: false,
         }
@@ -220,11 +197,11 @@ impl FileWriter {
     async fn start(&mut self, then: Then) -> Result<(), BlobsError> {
         self.settle().await?;
         let batch = std::mem::take(&mut self.batch);
-        let (offset, durable) = (self.batch_offset, self.durable);
-        self.batch_offset += batch.length as u64;
+        let hasher = self.hasher.take().ok_or(BlobsError::Invalid("a writer whose last step failed"))?;
+        let offset = self.offset - batch.len() as u64;
+        let step = Step { batch, offset, durable: self.durable, hasher, then };
         let (store, slot) = (Arc::clone(&self.store.0), Arc::clone(&self.slot));
-        let step = tokio::task::spawn_blocking(move || step(&store, &slot, batch, offset, durable, &then));
-        self.in_flight = Some(step);
+        self.in_flight = Some(tokio::task::spawn_blocking(move || step.run(&store, &slot)));
         Ok(())
     }
 
@@ -232,18 +209,23 @@ impl FileWriter {
         let Some(step) = &mut self.in_flight else { return Ok(()) };
         let outcome = step.await.map_err(|error| BlobsError::io("run a task", io::Error::other(error)));
         self.in_flight = None;
-        outcome?
+        self.hasher = Some(outcome??);
+        Ok(())
     }
 
+    /// The last batch waits for more, or for the sync that it then goes along with.
     async fn take_in(&mut self, mut data: Bytes) -> Result<(), BlobsError> {
         while !data.is_empty() {
-            let piece = data.split_to(data.len().min(HASH_STEP));
-            self.hasher.update(&piece);
-            self.offset += piece.len() as u64;
-            self.batch.push(piece);
-            if self.batch.length >= BATCH {
+            if self.batch.len() == BATCH {
                 self.start(Then::Nothing).await?;
             }
+            let piece = data.split_to(data.len().min(BATCH - self.batch.len()));
+            if self.batch.len() + piece.len() > SMALL.max(self.batch.capacity()) {
+                let small = std::mem::replace(&mut self.batch, self.store.0.buffers.take());
+                self.batch.extend_from_slice(&small);
+            }
+            self.batch.extend_from_slice(&piece);
+            self.offset += piece.len() as u64;
             tokio::task::consume_budget().await;
         }
         Ok(())
@@ -287,11 +269,12 @@ impl BlobWriter for FileWriter {
     async fn sync(&mut self) -> Result<Written, BlobsError> {
         self.begin()?;
         self.make_durable().await?;
+        let hasher = self.hasher.as_ref().ok_or(BlobsError::Invalid("a writer whose last step failed"))?;
         self.broken = false;
         Ok(Written {
             offset: self.offset,
-            hash_state: self.hasher.save(),
-            digest: self.hasher.clone().finish(),
+            hash_state: hasher.save(),
+            digest: hasher.clone().finish(),
             change: StagingChange::default(),
         })
     }

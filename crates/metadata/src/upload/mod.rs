@@ -323,53 +323,59 @@ impl Metadata {
 
     /// Takes the lease of a session, from a live holder too, if the client goes on where the session stands.
     pub(crate) async fn begin_append(&self, request: Append) -> Result<Lease> {
-        let in_row = match self.database.engine() {
-            Engine::Postgres => true,
-            // What is put aside is recorded in the row; which sessions do so is for their stores to say.
-            Engine::Sqlite => self.read_session(request.upload, &request.access).await?.columns.staged,
+        let leased = match self.database.engine() {
+            Engine::Postgres => None,
+            Engine::Sqlite => self.begin_append_in_memory(&request).await?,
         };
-        let lease = match in_row {
-            true => self.begin_append_in_row(request).await,
-            false => self.begin_append_in_memory(request).await,
+        let lease = match leased {
+            Some(lease) => lease,
+            None => self.begin_append_in_row(request).await?,
         };
         berth_service::crash::point("begin_append.leased");
-        lease
+        Ok(lease)
     }
 
-    async fn begin_append_in_memory(&self, request: Append) -> Result<Lease> {
+    /// None: its store puts bytes aside, which is recorded in the row, and so is its lease.
+    async fn begin_append_in_memory(&self, request: &Append) -> Result<Option<Lease>> {
         let id = request.upload.to_string();
         let now = self.clock.now();
         self.leases.start(&self.database).await?;
         if let Some(epoch) = self.leases.take_if_free(&id, now) {
             // Nobody can be recording progress, so a plain read sees the newest.
-            let outcome = self.begin_append_free(&request, epoch, now).await;
-            if !matches!(&outcome, Ok(lease) if lease.committed.is_none()) {
+            let outcome = self.begin_append_free(request, epoch, now).await;
+            if !matches!(&outcome, Ok(Some(lease)) if lease.committed.is_none()) {
                 self.leases.release(&id, epoch);
             }
             return outcome;
         }
         // In the writer's order: after whatever the last holder has recorded. It writes nothing.
-        let (request, leases) = (Arc::new(request), Arc::clone(&self.leases));
+        let (request, leases) = (Arc::new(request.clone()), Arc::clone(&self.leases));
         self.database
             .write("begin_append", move |tx| {
                 let (request, leases) = (Arc::clone(&request), Arc::clone(&leases));
                 Box::pin(async move {
                     let session = lock(tx, request.upload, &request.access).await?;
+                    if session.columns.staged {
+                        return Ok(None);
+                    }
                     let now = tx.now();
                     if let Some(answer) = session.admit(&request, now)? {
-                        return Ok(answer);
+                        return Ok(Some(answer));
                     }
                     let epoch = leases.take(&request.upload.to_string(), session.epoch, now);
-                    session.lease(&request, epoch, now)
+                    session.lease(&request, epoch, now).map(Some)
                 })
             })
             .await
     }
 
-    async fn begin_append_free(&self, request: &Append, epoch: i64, now: Timestamp) -> Result<Lease> {
+    async fn begin_append_free(&self, request: &Append, epoch: i64, now: Timestamp) -> Result<Option<Lease>> {
         let session = self.read_session(request.upload, &request.access).await?;
+        if session.columns.staged {
+            return Ok(None);
+        }
         if let Some(answer) = session.admit(request, now)? {
-            return Ok(answer);
+            return Ok(Some(answer));
         }
         let epoch = if session.epoch < epoch {
             epoch
@@ -377,7 +383,7 @@ impl Metadata {
             // The row is from elsewhere: a copy of the database.
             self.leases.take(&request.upload.to_string(), session.epoch, now)
         };
-        session.lease(request, epoch, now)
+        session.lease(request, epoch, now).map(Some)
     }
 
     async fn begin_append_in_row(&self, request: Append) -> Result<Lease> {
