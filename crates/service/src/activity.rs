@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -20,6 +20,8 @@ use crate::limits::{Cut, Limits};
 const NEVER: u64 = u64::MAX;
 /// The shortest pause between two judgements.
 const SHORTEST: u64 = 20;
+/// After how long without a request a connection rests.
+const REST: u64 = 500;
 
 /// Times are milliseconds since the connection began, plus one; zero is none.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Activity {
     quiet: AtomicU64,
     /// Since when there is a part of a head.
     in_head: AtomicU64,
+    /// Whether all bytes that have come are of whole requests of HTTP/1.
+    between: AtomicBool,
     /// Bodies of which the peer has not asked for more.
     untaken: AtomicUsize,
     /// When a body was last asked for more.
@@ -62,6 +66,7 @@ impl Activity {
             requests: AtomicUsize::new(0),
             quiet: AtomicU64::new(1),
             in_head: AtomicU64::new(0),
+            between: AtomicBool::new(false),
             untaken: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -85,6 +90,20 @@ impl Activity {
         if inside != (before != 0) {
             self.in_head.store(if inside { self.now() } else { 0 }, Relaxed);
         }
+    }
+
+    /// Whether the bytes that have come are whole requests.
+    pub(crate) fn between_requests(&self, between: bool) {
+        self.between.store(between, Relaxed);
+    }
+
+    /// Whether nothing at all goes on, and has not for a while: every request was answered, and every answer taken.
+    pub(crate) fn rests(&self) -> bool {
+        self.between.load(Relaxed)
+            && !self.has_request()
+            && self.blocked.load(Relaxed) == 0
+            && self.untaken.load(Relaxed) == 0
+            && self.now().saturating_sub(self.quiet.load(Relaxed)) >= REST
     }
 
     pub(crate) fn has_request(&self) -> bool {

@@ -68,6 +68,11 @@ impl Heads {
         matches!(self.state, State::Line | State::Name | State::Number)
     }
 
+    /// Whether the bytes so far end where a request may begin.
+    pub(crate) fn between(&self) -> bool {
+        self.state == State::Before && !self.after_return
+    }
+
     /// Follows bytes as they come. Some: the byte at this place must not be there.
     pub(crate) fn follow(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;

@@ -1,14 +1,16 @@
 //! The bytes that a peer sends, read along before the library sees them: which protocol they are, whether HTTP/1 is
-//! framed so that nobody can misunderstand it, and whether HTTP/2 is a flood. hyper waits for the first bytes without a
-//! limit: without one a client that says nothing would hold its connection, and thousands of them the listener, for ever.
+//! framed so that nobody can misunderstand it, and whether HTTP/2 is a flood. A connection is the library's only once it
+//! is known what the peer speaks, and while there is something to read: its buffers are most of what one costs.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{activity::Activity, frames::Frames, heads::Heads, limits::Cut};
@@ -29,16 +31,25 @@ enum Protocol {
     Refused(usize),
 }
 
+/// What a peer speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Spoken {
+    Http1,
+    Http2,
+}
+
 /// A stream whose reads are followed.
 pub(crate) struct Opening<I> {
     inner: I,
     activity: Arc<Activity>,
     protocol: Protocol,
+    /// Bytes that came and were followed, and that nobody has read.
+    ahead: Bytes,
 }
 
 impl<I> Opening<I> {
     pub(crate) fn new(inner: I, activity: Arc<Activity>) -> Self {
-        Self { inner, activity, protocol: Protocol::Unknown(0) }
+        Self { inner, activity, protocol: Protocol::Unknown(0), ahead: Bytes::new() }
     }
 
     /// Follows bytes as they come. Some: the byte at this place is where HTTP/1 is refused.
@@ -66,6 +77,7 @@ impl<I> Opening<I> {
             Protocol::Http1(heads) => {
                 let refused = heads.follow(rest);
                 self.activity.inside_head(heads.inside());
+                self.activity.between_requests(heads.between());
                 if refused.is_some() {
                     self.activity.note(Cut::Ambiguous);
                     self.protocol = Protocol::Refused(0);
@@ -84,6 +96,47 @@ impl<I> Opening<I> {
     }
 }
 
+impl<I: AsyncRead + Unpin> Opening<I> {
+    /// Waits until the peer has sent something, and enough to know what it speaks. None: it has ended.
+    pub(crate) async fn spoken(&mut self) -> io::Result<Option<Spoken>> {
+        poll_fn(|context| self.poll_spoken(context)).await
+    }
+
+    fn poll_spoken(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Spoken>>> {
+        loop {
+            let spoken = match self.protocol {
+                Protocol::Unknown(_) => None,
+                Protocol::Http1(_) | Protocol::Refused(_) => Some(Spoken::Http1),
+                Protocol::Http2(_) => Some(Spoken::Http2),
+            };
+            if spoken.is_some() && !self.ahead.is_empty() {
+                return Poll::Ready(Ok(spoken));
+            }
+            let mut bytes = [0; PREFACE.len()];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(self.poll_follow(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(None));
+            }
+            self.ahead = Bytes::from([&self.ahead, buffer.filled()].concat());
+        }
+    }
+
+    /// Reads, and follows what was read.
+    fn poll_follow(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if read.is_ready()
+            && let Some(at) = self.follow(&buffer.filled()[before..])?
+        {
+            // No head can have this byte: once it has all of it, the library answers with 400, and closes.
+            buffer.filled_mut()[before + at] = 0;
+            buffer.set_filled(before + at + 1);
+        }
+        read
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Opening<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -91,6 +144,12 @@ impl<I: AsyncRead + Unpin> AsyncRead for Opening<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.ahead.is_empty() {
+            let length = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&this.ahead[..length]);
+            this.ahead.advance(length);
+            return Poll::Ready(Ok(()));
+        }
         if let Protocol::Refused(given) = &mut this.protocol {
             let rest = &HEAD_END[*given..];
             let length = rest.len().min(buffer.remaining());
@@ -98,16 +157,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Opening<I> {
             *given += length;
             return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.inner).poll_read(context, buffer);
-        if read.is_ready()
-            && let Some(at) = this.follow(&buffer.filled()[before..])?
-        {
-            // No head can have this byte: once it has all of it, the library answers with 400, and closes.
-            buffer.filled_mut()[before + at] = 0;
-            buffer.set_filled(before + at + 1);
-        }
-        read
+        this.poll_follow(context, buffer)
     }
 }
 
@@ -241,6 +291,30 @@ mod tests {
             let (opening, received, _client) = after(pieces).await;
             assert!(matches!(opening.protocol, Protocol::Http2(_)));
             assert_eq!(received, whole);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_looked_at_is_read_after_all() {
+        let whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nmore".as_slice();
+        let h2 = [PREFACE, b"frames"].concat();
+        for (said, spoken) in [(whole, Spoken::Http1), (&h2, Spoken::Http2)] {
+            for size in [1, 5, 100] {
+                let (mut client, server) = tokio::io::duplex(1 << 20);
+                let mut server = Opening::new(server, Activity::begin(&Limits::default()));
+                let (found, ()) = tokio::join!(server.spoken(), async {
+                    for piece in said.chunks(size) {
+                        client.write_all(piece).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    client.shutdown().await.unwrap();
+                });
+                assert_eq!(found.unwrap(), Some(spoken));
+                let mut received = Vec::new();
+                server.read_to_end(&mut received).await.unwrap();
+                assert_eq!(received, said);
+                assert_eq!(server.spoken().await.unwrap(), None);
+            }
         }
     }
 

@@ -111,6 +111,7 @@ pub(crate) fn heads(data: &[u8]) {
         before += piece.len();
     }
     assert_eq!(found, refused);
+    assert!(!(whole.inside() && whole.between()), "inside a head, and between two");
     if refused.is_none() {
         assert_eq!((whole.inside(), format!("{whole:?}")), (pieces.inside(), format!("{pieces:?}")));
     }
