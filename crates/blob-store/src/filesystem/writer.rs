@@ -15,8 +15,10 @@ use super::{Filesystem, Store, epochs::Slot, folders::folder_of, path_of};
 
 /// Bytes that are hashed and written in one step beside the reactor.
 const BATCH: usize = 1024 * 1024;
-/// Bytes that are hashed and then written while the processor still has them at hand.
-const PIECE: usize = 256 * 1024;
+/// Bytes that are hashed and then written while the processor still has them at hand. Not more: up to here the kernel takes
+/// pages that were in use before; for larger writes it takes larger ones, which a virtual machine may have given back to its
+/// host, and to get one again costs ten times the copy into it.
+const PIECE: usize = 32 * 1024;
 /// What is not more than this waits in memory of its own size.
 const SMALL: usize = 64 * 1024;
 /// Buffers that are kept for the next writers.
