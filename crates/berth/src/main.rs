@@ -1,9 +1,12 @@
 //! The only binary of Berth. It reads the command line and the configuration, puts the roles together and runs them.
 
 mod admin;
+#[cfg(debug_assertions)]
+mod allocations;
 mod arguments;
 mod cli;
 mod config;
+mod counts;
 mod failure;
 mod files;
 mod migrate;
@@ -17,6 +20,11 @@ mod verify;
 
 use std::process::ExitCode;
 
+#[cfg(debug_assertions)]
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
+
+#[cfg(not(debug_assertions))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     arguments::ServeArguments,
     config::{self, Config},
+    counts::Counts,
     failure::Failure,
     files, password,
     roles::Role,
@@ -116,6 +117,7 @@ struct Builder<'a> {
     registry: Registry,
     grpc: tonic::service::RoutesBuilder,
     databases: Vec<Database>,
+    counts: Counts,
     metadata: Channel,
     instance_manager: Channel,
     audit: Channel,
@@ -153,9 +155,11 @@ impl Process {
             mut registry,
             grpc: routes,
             databases,
+            counts,
             generated_password,
             ..
         } = builder;
+        counts.register(&mut registry);
         let connections = Connections::register(&mut registry);
         let process = Self { front, back, ground, health, databases };
         let addresses = (public.as_ref().map(|listener| listener.address().clone()), admin.address().clone());
@@ -251,6 +255,7 @@ impl<'a> Builder<'a> {
             registry: Registry::default(),
             grpc: tonic::service::RoutesBuilder::default(),
             databases: Vec::new(),
+            counts: Counts::default(),
             metadata,
             instance_manager,
             audit,
@@ -292,6 +297,7 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         let database = instance_manager_database(self.config, &self.ground).await?;
+        self.counts.database("instance-manager", &database);
         self.databases.push(database.clone());
         let root_key = self.config.data.join("root.key");
         let root_key = RootKey::open_or_create(&root_key).context("can't use the root sealing key")?;
@@ -333,6 +339,7 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         let database = metadata_database(self.config, &self.ground).await?;
+        self.counts.database("metadata", &database);
         self.databases.push(database.clone());
         let blobs = self.reaches_blobs().then_some(blobs);
         let deps = berth_metadata::Deps {

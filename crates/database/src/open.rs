@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use berth_service::{SharedClock, Tasks};
 use futures::future::BoxFuture;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::{
     Arg, DatabaseError, Migrator, PostgresOptions, Row, Statement,
@@ -85,6 +86,14 @@ impl Database {
         match self.backend {
             Backend::Sqlite(_) => Engine::Sqlite,
             Backend::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// Counts the statements that are sent to the database, BEGIN and its kin included.
+    pub fn statements(&self) -> Counter {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.statements().clone(),
+            Backend::Postgres(postgres) => postgres.statements().clone(),
         }
     }
 

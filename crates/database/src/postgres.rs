@@ -4,6 +4,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use berth_service::Timestamp;
 use futures::{FutureExt as _, future::BoxFuture};
+use prometheus_client::metrics::counter::Counter;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
     Connection as _, PgConnection, PgPool, Row as _,
@@ -83,6 +84,7 @@ impl PostgresOptions {
 pub(crate) struct Postgres {
     pool: PgPool,
     persistent: bool,
+    statements: Counter,
 }
 
 impl Postgres {
@@ -104,7 +106,7 @@ impl Postgres {
                 })
             })
             .connect_lazy_with(options.pooled()?);
-        let postgres = Self { pool, persistent: !options.pooler };
+        let postgres = Self { pool, persistent: !options.pooler, statements: Counter::default() };
         if options.pooler {
             postgres.check_schema(&options.schema).await?;
         }
@@ -164,6 +166,7 @@ impl Postgres {
             }
             if let Connection::Postgres { transaction, .. } = transaction.connection {
                 berth_service::crash::point("database.before_commit");
+                self.statements.inc();
                 transaction.commit().await.map_err(DatabaseError::from)?;
                 berth_service::crash::point("database.committed");
             }
@@ -171,19 +174,27 @@ impl Postgres {
         }
     }
 
+    pub(crate) fn statements(&self) -> &Counter {
+        &self.statements
+    }
+
     async fn begin(&self) -> Result<Transaction, DatabaseError> {
+        // With BEGIN.
+        self.statements.inc_by(2);
         let mut transaction = self.pool.begin().await?;
         let query =
             sqlx::query("SELECT (extract(epoch FROM now()) * 1000000)::bigint").persistent(self.persistent);
         let now = Timestamp(query.fetch_one(&mut *transaction).await?.try_get(0)?);
         let connection =
             Connection::Postgres { transaction: Box::new(transaction), persistent: self.persistent };
-        Ok(Transaction { connection, now, broken: None })
+        Ok(Transaction { connection, now, broken: None, statements: self.statements.clone() })
     }
 
     /// A statement without a name is parsed and run in two steps. Between them a pooler may change the server, which
     /// then lacks the statement or runs another client's, unless a transaction keeps it.
     async fn begin_read(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, DatabaseError> {
+        // With COMMIT.
+        self.statements.inc_by(2);
         Ok(self.pool.begin_with("BEGIN READ ONLY").await?)
     }
 
@@ -194,6 +205,7 @@ impl Postgres {
     ) -> Result<Option<Row>, DatabaseError> {
         let query = sqlx::query_with(statement.postgres, value::postgres_arguments(args)?);
         let query = query.persistent(self.persistent);
+        self.statements.inc();
         let row = if self.persistent {
             query.fetch_optional(&self.pool).await?
         } else {
@@ -212,6 +224,7 @@ impl Postgres {
     ) -> Result<Vec<Row>, DatabaseError> {
         let query = sqlx::query_with(statement.postgres, value::postgres_arguments(args)?);
         let query = query.persistent(self.persistent);
+        self.statements.inc();
         let rows = if self.persistent {
             query.fetch_all(&self.pool).await?
         } else {

@@ -12,6 +12,7 @@ use std::{
 use berth_service::{SharedClock, Tasks};
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use sqlx::{
     Connection as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -98,6 +99,7 @@ pub(crate) struct Sqlite {
     jobs: mpsc::Sender<Job>,
     readers: Arc<Readers>,
     watch: Arc<OnceLock<Watch>>,
+    statements: Counter,
 }
 
 struct Readers {
@@ -134,10 +136,16 @@ impl Sqlite {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let watch = Arc::<OnceLock<Watch>>::default();
         let (connection, seen) = (Some(Box::new(writer)), Arc::clone(&watch));
-        let writer = Writer { connection, options, clock, watch: seen, notes: false };
+        let statements = Counter::default();
+        let counted = statements.clone();
+        let writer = Writer { connection, options, clock, watch: seen, notes: false, statements: counted };
         tasks.spawn("database writer", writer.work(queue, tasks.stopping()));
         let readers = Readers { free: Semaphore::new(READERS), connections: Mutex::new(connections) };
-        Ok(Self { jobs, readers: Arc::new(readers), watch })
+        Ok(Self { jobs, readers: Arc::new(readers), watch, statements })
+    }
+
+    pub(crate) fn statements(&self) -> &Counter {
+        &self.statements
     }
 
     /// Tells of every change from the next transaction on. There is one listener; a second one is not taken.
@@ -165,6 +173,7 @@ impl Sqlite {
         statement: &Statement,
         args: Vec<Arg>,
     ) -> Result<Option<Row>, DatabaseError> {
+        self.statements.inc();
         let mut reader = self.reader().await?;
         let query = sqlx::query_with(statement.sqlite, value::sqlite_arguments(args)?);
         let row = query.fetch_optional(reader.connection()?).await?;
@@ -176,6 +185,7 @@ impl Sqlite {
         statement: &Statement,
         args: Vec<Arg>,
     ) -> Result<Vec<Row>, DatabaseError> {
+        self.statements.inc();
         let mut reader = self.reader().await?;
         let query = sqlx::query_with(statement.sqlite, value::sqlite_arguments(args)?);
         let rows = query.fetch_all(reader.connection()?).await?;
@@ -224,6 +234,7 @@ struct Writer {
     watch: Arc<OnceLock<Watch>>,
     /// Whether the connection notes which rows change.
     notes: bool,
+    statements: Counter,
 }
 
 impl Writer {
@@ -265,7 +276,8 @@ impl Writer {
             }
         };
         let now = self.clock.now();
-        let mut transaction = Transaction { connection: Connection::Sqlite(connection), now, broken: None };
+        let (connection, statements) = (Connection::Sqlite(connection), self.statements.clone());
+        let mut transaction = Transaction { connection, now, broken: None, statements };
         let mut ran = Vec::with_capacity(batch.len());
         let mut waiting = VecDeque::from(batch);
         let mut changes = None;
@@ -350,6 +362,7 @@ async fn run_batch(
         (Some(watch), Connection::Sqlite(connection)) => {
             // When it fails, whether it was stored may not be known.
             *changes = Some(Changes::TooMany);
+            transaction.statements.inc();
             *changes = watch.commit(connection).await?;
         }
         _ => transaction.control("COMMIT").await?,

@@ -1,6 +1,7 @@
 //! A unit of work's hands: statements inside one transaction.
 
 use berth_service::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 use sqlx::{Postgres, SqliteConnection};
 
 use crate::{Arg, DatabaseError, Engine, Row, Statement, args, value};
@@ -12,6 +13,8 @@ pub struct Transaction {
     pub(crate) now: Timestamp,
     /// The first error that this transaction can't outlive.
     pub(crate) broken: Option<DatabaseError>,
+    /// Counts what it asks.
+    pub(crate) statements: Counter,
 }
 
 pub(crate) enum Connection {
@@ -35,6 +38,7 @@ impl Transaction {
 
     /// Runs a statement and counts the rows it touched.
     pub async fn execute(&mut self, statement: &Statement, args: Vec<Arg>) -> Result<u64, DatabaseError> {
+        self.statements.inc();
         let outcome = match &mut self.connection {
             Connection::Sqlite(connection) => {
                 let bound = value::sqlite_arguments(args)?;
@@ -56,6 +60,7 @@ impl Transaction {
         statement: &Statement,
         args: Vec<Arg>,
     ) -> Result<Option<Row>, DatabaseError> {
+        self.statements.inc();
         let outcome = match &mut self.connection {
             Connection::Sqlite(connection) => {
                 let bound = value::sqlite_arguments(args)?;
@@ -79,6 +84,7 @@ impl Transaction {
 
     /// All rows. The statement bounds their number.
     pub async fn all(&mut self, statement: &Statement, args: Vec<Arg>) -> Result<Vec<Row>, DatabaseError> {
+        self.statements.inc();
         let outcome = match &mut self.connection {
             Connection::Sqlite(connection) => {
                 let bound = value::sqlite_arguments(args)?;
@@ -120,6 +126,7 @@ impl Transaction {
     /// BEGIN, SAVEPOINT and the like; SQLite's writer only.
     pub(crate) async fn control(&mut self, statement: &'static str) -> Result<(), DatabaseError> {
         let Connection::Sqlite(connection) = &mut self.connection else { return Ok(()) };
+        self.statements.inc();
         sqlx::query(statement).execute(&mut **connection).await?;
         Ok(())
     }

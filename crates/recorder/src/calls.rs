@@ -12,7 +12,10 @@ use std::{
 
 use libc::{iovec, mode_t, off_t, size_t, ssize_t};
 
-use crate::log::{Record, Recorder, errno, path_at, path_of, recorder, set_errno, status_at, status_of};
+use crate::{
+    counts::{synced, written},
+    log::{Record, Recorder, errno, path_at, path_of, recorder, set_errno, status_at, status_of},
+};
 
 /// The function that would have been called without this library.
 macro_rules! next {
@@ -83,6 +86,7 @@ fn write_at(
     pieces: &[iovec],
     call: impl FnOnce() -> ssize_t,
 ) -> ssize_t {
+    let call = || written(call());
     let Some((recorder, file)) = watched(descriptor) else { return call() };
     let order = recorder.order();
     let offset = offset.unwrap_or_else(|| {
@@ -95,8 +99,8 @@ fn write_at(
             status_of(descriptor).map_or(0, |file| file.st_size)
         }
     });
-    let written = call();
-    if let Ok(mut left) = usize::try_from(written) {
+    let answer = call();
+    if let Ok(mut left) = usize::try_from(answer) {
         let mut bytes = Vec::with_capacity(left);
         for piece in pieces {
             let length = piece.iov_len.min(left);
@@ -109,7 +113,7 @@ fn write_at(
         }
         order.note(Record { kind: b'w', file, number: offset as u64, first: &bytes, second: &[] });
     }
-    written
+    answer
 }
 
 fn one(buffer: *const c_void, length: size_t) -> [iovec; 1] {
@@ -249,10 +253,10 @@ replace! {
         on_file(file, call, |_| (b't', length as u64, Vec::new(), Vec::new()))
     }
     fn fsync(file: c_int) -> c_int {
-        on_file(file, || next!(fsync(file => c_int) -> c_int), |_| (b's', 0, Vec::new(), Vec::new()))
+        on_file(file, || synced(next!(fsync(file => c_int) -> c_int)), |_| (b's', 0, Vec::new(), Vec::new()))
     }
     fn fdatasync(file: c_int) -> c_int {
-        on_file(file, || next!(fdatasync(file => c_int) -> c_int), |_| (b'f', 0, Vec::new(), Vec::new()))
+        on_file(file, || synced(next!(fdatasync(file => c_int) -> c_int)), |_| (b'f', 0, Vec::new(), Vec::new()))
     }
     fn fsetxattr(file: c_int, name: *const c_char, value: *const c_void, length: size_t, flags: c_int) -> c_int {
         let call = || {

@@ -39,7 +39,7 @@ pub(crate) fn recorder() -> Option<&'static Recorder> {
     RECORDER.get_or_init(Recorder::of_environment).as_ref()
 }
 
-fn variable(name: &CStr) -> Option<&'static CStr> {
+pub(crate) fn variable(name: &CStr) -> Option<&'static CStr> {
     // SAFETY: `name` ends with a zero. The value is read at the first file operation of the program, and Berth never
     // changes its environment.
     let value = unsafe { libc::getenv(name.as_ptr()) };
