@@ -23,12 +23,24 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 
 /// An image manifest with one layer.
 pub(crate) fn manifest(config: &[u8], layer: &[u8], number: u64) -> Vec<u8> {
-    let descriptor = |media_type: &str, bytes: &[u8]| serde_json::json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len() });
+    image(config, &[layer], number)
+}
+
+/// An image manifest.
+pub(crate) fn image(config: &[u8], layers: &[&[u8]], number: u64) -> Vec<u8> {
+    let layers: Vec<_> = layers.iter().map(|layer| (digest(layer), layer.len())).collect();
+    image_of(&(digest(config), config.len()), &layers, number)
+}
+
+/// An image manifest of blobs by their digests and sizes.
+pub(crate) fn image_of(config: &(String, usize), layers: &[(String, usize)], number: u64) -> Vec<u8> {
+    let descriptor = |media_type: &str, (digest, size): &(String, usize)| serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size });
+    let layer = |layer| descriptor("application/vnd.oci.image.layer.v1.tar", layer);
     let manifest = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": descriptor("application/vnd.oci.image.config.v1+json", config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+        "layers": layers.iter().map(layer).collect::<Vec<_>>(),
         "annotations": { "number": number.to_string() },
     });
     manifest.to_string().into_bytes()

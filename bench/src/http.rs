@@ -32,6 +32,12 @@ impl Connection {
         Ok(Self { stream, buffer: vec![0; 256 * 1024], filled: 0 })
     }
 
+    /// Sends a part of a request; [`Self::exchange`] with nothing more reads the response.
+    pub(crate) async fn send(&mut self, part: &[u8]) -> anyhow::Result<()> {
+        self.stream.write_all(part).await?;
+        Ok(())
+    }
+
     /// Sends a request whose head is written already, and reads the whole response.
     pub(crate) async fn exchange(&mut self, head: &[u8], body: &[u8]) -> anyhow::Result<Answer> {
         self.exchange_into(head, body, &mut |_| {}).await

@@ -1,4 +1,5 @@
-//! Closed loads: each connection sends its next request when it has its answer.
+//! Loads. In a closed one each connection sends its next request when it has its answer. In an open one requests are due at a
+//! fixed rate, whatever the server does, and a latency counts from the moment at which its request was due.
 
 use std::{
     net::SocketAddr,
@@ -9,52 +10,134 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
-use tokio::task::JoinSet;
-
-use crate::{
-    data::Payloads,
-    http::{Connection, head},
+use anyhow::ensure;
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinSet,
 };
 
-/// What each operation of a load is.
-#[derive(Clone)]
-pub(crate) enum Operation {
-    /// One of these requests after the other, each with the status that it must have.
-    Requests(Arc<Vec<(Vec<u8>, u16)>>),
-    /// A new blob: POST, then PUT.
-    Push(Push),
-    /// A new artifact: config, layer of 1 KiB, and a manifest with a tag. `repositories` are taken in turn by connections.
-    Artifact { authorisations: Arc<Vec<String>>, repositories: Arc<Vec<String>> },
-}
-
-/// A push of blobs.
-#[derive(Clone)]
-pub(crate) struct Push {
-    pub(crate) authorisation: String,
-    pub(crate) repository: String,
-    pub(crate) payloads: Payloads,
-}
+use crate::{
+    http::Connection,
+    latency::Latencies,
+    operation::{Operation, Turn},
+};
 
 /// How a load went.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) operations: u64,
     pub(crate) seconds: f64,
-    /// Microseconds, in order.
-    pub(crate) latencies: Vec<u32>,
+    /// Bytes of bodies, either way.
+    pub(crate) bytes: u64,
+    /// Of each kind of operation.
+    pub(crate) latencies: Vec<Latencies>,
+    /// Operations that failed.
+    pub(crate) errors: u64,
+    /// What the first of them was.
+    pub(crate) first_error: Option<anyhow::Error>,
 }
 
+/// So many failures end a load.
+const TOO_MANY: u64 = 100;
+
 impl Outcome {
-    /// The latency that this share of the operations had at most, in microseconds.
-    pub(crate) fn percentile(&self, share: f64) -> u32 {
-        let index = (self.latencies.len() as f64 * share) as usize;
-        self.latencies.get(index.min(self.latencies.len().saturating_sub(1))).copied().unwrap_or_default()
+    fn new(operation: &Operation) -> Self {
+        let latencies = operation.kinds().iter().map(|_| Latencies::new()).collect();
+        Self { seconds: 0.0, bytes: 0, latencies, errors: 0, first_error: None }
+    }
+
+    /// Those of all kinds.
+    pub(crate) fn all(&self) -> Latencies {
+        let mut all = Latencies::new();
+        self.latencies.iter().for_each(|latencies| all.add(latencies));
+        all
+    }
+
+    /// The outcome, if nothing failed.
+    pub(crate) fn sound(self) -> anyhow::Result<Self> {
+        match self.first_error {
+            Some(error) => Err(error.context(format!("{} operations failed", self.errors))),
+            None => Ok(self),
+        }
     }
 }
 
-/// Tells one run from another, so that no payload is pushed twice.
+/// Does operations of one worker after the other.
+struct Worker {
+    address: SocketAddr,
+    connection: Connection,
+    operation: Operation,
+    turn: Turn,
+    outcome: Outcome,
+}
+
+impl Worker {
+    async fn open(
+        address: SocketAddr,
+        operation: &Operation,
+        worker: usize,
+        run: u64,
+    ) -> anyhow::Result<Self> {
+        let (operation, outcome) = (operation.clone(), Outcome::new(operation));
+        let connection = Connection::open(address).await?;
+        Ok(Self { address, connection, operation, turn: Turn { worker, run, number: 0 }, outcome })
+    }
+
+    /// Does one that was due at `due`.
+    async fn once(&mut self, number: u64, due: Instant) -> anyhow::Result<()> {
+        let done = self.operation.once(&mut self.connection, Turn { number, ..self.turn }).await;
+        match done {
+            Ok(done) => {
+                self.outcome.latencies[done.kind].record(due.elapsed());
+                self.outcome.bytes += done.bytes;
+            }
+            Err(error) => {
+                self.outcome.errors += 1;
+                ensure!(self.outcome.errors < TOO_MANY, "failed too often: {error:#}");
+                self.outcome.first_error.get_or_insert(error);
+                self.connection = Connection::open(self.address).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
 static RUN: AtomicU64 = AtomicU64::new(1);
+
+/// A number for each run, so that no payload is pushed twice.
+pub(crate) fn next_run() -> u64 {
+    RUN.fetch_add(1, Ordering::Relaxed) + (u64::from(std::process::id()) << 32)
+}
+
+async fn workers(
+    address: SocketAddr,
+    operation: &Operation,
+    connections: usize,
+) -> anyhow::Result<Vec<Worker>> {
+    let (run, mut workers) = (next_run(), Vec::with_capacity(connections));
+    for worker in 0..connections {
+        workers.push(Worker::open(address, operation, worker, run).await?);
+    }
+    Ok(workers)
+}
+
+async fn ended(
+    operation: &Operation,
+    began: Instant,
+    mut workers: JoinSet<anyhow::Result<Worker>>,
+) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::new(operation);
+    while let Some(worker) = workers.join_next().await {
+        let of_worker = worker??.outcome;
+        for (all, latencies) in outcome.latencies.iter_mut().zip(&of_worker.latencies) {
+            all.add(latencies);
+        }
+        outcome.bytes += of_worker.bytes;
+        outcome.errors += of_worker.errors;
+        outcome.first_error = outcome.first_error.or(of_worker.first_error);
+    }
+    outcome.seconds = began.elapsed().as_secs_f64();
+    Ok(outcome)
+}
 
 /// Runs `operation` on so many connections for so long, or until so many were done.
 pub(crate) async fn closed(
@@ -64,112 +147,64 @@ pub(crate) async fn closed(
     time: Duration,
     most: u64,
 ) -> anyhow::Result<Outcome> {
-    let run = RUN.fetch_add(1, Ordering::Relaxed) + (u64::from(std::process::id()) << 32);
     let numbers = Arc::new(AtomicU64::new(0));
-    let mut opened = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        opened.push(Connection::open(address).await?);
-    }
+    let opened = workers(address, operation, connections).await?;
     let began = Instant::now();
-    let mut workers = JoinSet::new();
-    for (worker, mut connection) in opened.into_iter().enumerate() {
-        let (mut operation, numbers) = (operation.clone(), Arc::clone(&numbers));
-        workers.spawn(async move {
-            let mut latencies = Vec::new();
+    let mut running = JoinSet::new();
+    for mut worker in opened {
+        let numbers = Arc::clone(&numbers);
+        running.spawn(async move {
             while began.elapsed() < time {
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
                 if number >= most {
                     break;
                 }
-                let started = Instant::now();
-                once(&mut connection, &mut operation, worker, run, number).await?;
-                latencies.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
+                worker.once(number, Instant::now()).await?;
             }
-            anyhow::Ok(latencies)
+            Ok(worker)
         });
     }
-    let mut latencies = Vec::new();
-    while let Some(worker) = workers.join_next().await {
-        latencies.extend(worker??);
+    ended(operation, began, running).await
+}
+
+/// A timer of the runtime is this coarse; the rest of a wait is spent looking at the clock.
+const COARSE: Duration = Duration::from_millis(2);
+
+/// Runs `operation` at so many a second for so long. What is due waits while all of the connections are busy, and the time
+/// that it waits is part of its latency.
+pub(crate) async fn open(
+    address: SocketAddr,
+    operation: &Operation,
+    connections: usize,
+    time: Duration,
+    rate: f64,
+) -> anyhow::Result<Outcome> {
+    let opened = workers(address, operation, connections).await?;
+    let (due, queue) = mpsc::unbounded_channel::<(u64, Instant)>();
+    let queue = Arc::new(Mutex::new(queue));
+    let mut running = JoinSet::new();
+    for mut worker in opened {
+        let queue = Arc::clone(&queue);
+        running.spawn(async move {
+            loop {
+                let next = queue.lock().await.recv().await;
+                let Some((number, due)) = next else { return Ok(worker) };
+                worker.once(number, due).await?;
+            }
+        });
     }
-    let seconds = began.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    Ok(Outcome { operations: latencies.len() as u64, seconds, latencies })
-}
-
-async fn request(connection: &mut Connection, (request, status): &(Vec<u8>, u16)) -> anyhow::Result<()> {
-    let answer = connection.exchange(request, &[]).await?;
-    ensure!(answer.status == *status, "{} for {:?}", answer.status, String::from_utf8_lossy(request));
-    Ok(())
-}
-
-async fn once(
-    connection: &mut Connection,
-    operation: &mut Operation,
-    worker: usize,
-    run: u64,
-    number: u64,
-) -> anyhow::Result<()> {
-    match operation {
-        Operation::Requests(requests) => {
-            let index = usize::try_from(number)? % requests.len();
-            request(connection, &requests[index]).await
+    let began = Instant::now();
+    for number in 0..(time.as_secs_f64() * rate) as u64 {
+        let at = began + Duration::from_secs_f64(number as f64 / rate);
+        if let Some(early) = at.checked_duration_since(Instant::now() + COARSE) {
+            tokio::time::sleep(early).await;
         }
-        Operation::Push(push) => {
-            let (body, digest) = push.payloads.numbered(run, number);
-            push_blob(connection, &push.authorisation, &push.repository, body, &digest).await
+        while Instant::now() < at {
+            tokio::task::yield_now().await;
         }
-        Operation::Artifact { authorisations, repositories } => {
-            let authorisation = &authorisations[worker % authorisations.len()];
-            let repository = &repositories[worker % repositories.len()];
-            let mut layer = crate::data::content(1, 1024);
-            layer[..8].copy_from_slice(&run.to_le_bytes());
-            layer[8..16].copy_from_slice(&number.to_le_bytes());
-            push_blob(connection, authorisation, repository, &layer, &crate::data::digest(&layer)).await?;
-            let manifest = crate::data::manifest(b"{}", &layer, number);
-            let tag = format!("t{run}-{number}");
-            put_manifest(connection, authorisation, repository, &tag, &manifest).await
-        }
+        // Nobody takes it any more when the workers have failed, which `ended` says.
+        let _taken = due.send((number, at));
     }
-}
-
-/// Pushes a blob by POST and PUT.
-pub(crate) async fn push_blob(
-    connection: &mut Connection,
-    authorisation: &str,
-    repository: &str,
-    body: &[u8],
-    digest: &str,
-) -> anyhow::Result<()> {
-    let headers = [("Authorization", authorisation)];
-    let post = head("POST", &format!("/v2/{repository}/blobs/uploads/"), &headers, Some(0));
-    let answer = connection.exchange(&post, &[]).await?;
-    ensure!(answer.status == 202, "POST of an upload: {}", answer.status);
-    let location = answer.location.context("no Location")?;
-    let target = match location.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("/", |start| &rest[start..]),
-        None => &location,
-    };
-    let joint = if target.contains('?') { '&' } else { '?' };
-    let target = format!("{target}{joint}digest={}", digest.replace(':', "%3A"));
-    let headers = [("Authorization", authorisation), ("Content-Type", "application/octet-stream")];
-    let put = head("PUT", &target, &headers, Some(body.len()));
-    let answer = connection.exchange(&put, body).await?;
-    ensure!(answer.status == 201, "PUT of an upload: {}", answer.status);
-    Ok(())
-}
-
-/// Pushes a manifest.
-pub(crate) async fn put_manifest(
-    connection: &mut Connection,
-    authorisation: &str,
-    repository: &str,
-    reference: &str,
-    manifest: &[u8],
-) -> anyhow::Result<()> {
-    let headers = [("Authorization", authorisation), ("Content-Type", crate::data::MANIFEST)];
-    let put = head("PUT", &format!("/v2/{repository}/manifests/{reference}"), &headers, Some(manifest.len()));
-    let answer = connection.exchange(&put, manifest).await?;
-    ensure!(answer.status == 201, "PUT of a manifest: {}", answer.status);
-    Ok(())
+    drop(due);
+    ended(operation, began, running).await
 }

@@ -5,11 +5,18 @@
 
 mod data;
 mod http;
+mod latency;
 mod load;
+mod memory;
+mod mix;
+mod operation;
 mod process;
 mod rows;
 mod server;
+mod size;
+mod start;
 mod table;
+mod wild;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -18,6 +25,9 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {
+    /// Where servers keep their data; a folder in it is made and removed again.
+    #[arg(long, global = true)]
+    folder: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -26,18 +36,8 @@ struct Arguments {
 enum Command {
     /// Compare operations, a second of CPU first.
     Tables {
-        /// The program `berth`, of a release build.
-        #[arg(long)]
-        berth: String,
-        /// The program `registry` of distribution v3.
-        #[arg(long)]
-        distribution: Option<String>,
-        /// The program `zot`.
-        #[arg(long)]
-        zot: Option<String>,
-        /// The program `nginx`.
-        #[arg(long)]
-        nginx: Option<String>,
+        #[command(flatten)]
+        programs: server::Programs,
         /// Only these rows.
         #[arg(long, value_delimiter = ',')]
         rows: Vec<rows::Row>,
@@ -47,9 +47,64 @@ enum Command {
         /// How many seconds a turn takes.
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
-        /// Where servers keep their data; a folder in it is made and removed again.
-        #[arg(long)]
-        folder: Option<PathBuf>,
+    },
+    /// Latencies of rows at a fixed rate.
+    Rate {
+        #[command(flatten)]
+        programs: server::Programs,
+        /// These rows.
+        #[arg(long, value_delimiter = ',', default_values = ["manifest-tag", "blob-small", "push-small"])]
+        rows: Vec<rows::Row>,
+        #[command(flatten)]
+        pace: wild::Pace,
+    },
+    /// Pulls and pushes as they are in the wild.
+    Mix {
+        #[command(flatten)]
+        programs: server::Programs,
+        #[command(flatten)]
+        shape: mix::Shape,
+        #[command(flatten)]
+        pace: wild::Pace,
+    },
+    /// Gets and lists in a small and in a large registry.
+    Size {
+        #[command(flatten)]
+        programs: server::Programs,
+        /// Manifests of the small one.
+        #[arg(long, default_value_t = 1_000)]
+        small: usize,
+        /// Manifests of the large one; each has eight tags.
+        #[arg(long, default_value_t = 1_000_000)]
+        large: usize,
+        /// How many seconds each operation is asked for.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
+    /// From the start of the program to its first answer.
+    Start {
+        #[command(flatten)]
+        programs: server::Programs,
+        /// How often it is started on each folder.
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+        /// Manifests in the folder that is not empty.
+        #[arg(long, default_value_t = 100_000)]
+        manifests: usize,
+    },
+    /// Memory of idle connections, and under many uploads at once.
+    Memory {
+        #[command(flatten)]
+        programs: server::Programs,
+        /// Connections that do nothing.
+        #[arg(long, default_value_t = 4_000)]
+        connections: usize,
+        /// Uploads at once.
+        #[arg(long, default_value_t = 50)]
+        uploads: usize,
+        /// MiB of each.
+        #[arg(long, default_value_t = 64)]
+        mib: usize,
     },
     /// Serve a folder from memory with hyper alone.
     #[command(hide = true)]
@@ -57,19 +112,37 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
+    let Arguments { folder, command } = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match Arguments::parse().command {
-        Command::ServeBare { address, files } => runtime.block_on(server::serve_bare(address, &files)),
-        Command::Tables { berth, distribution, zot, nginx, rows, rounds, seconds, folder } => {
-            let folder = tempfile::Builder::new()
-                .prefix("berth-bench-")
-                .tempdir_in(folder.unwrap_or_else(std::env::temp_dir))?;
-            process::stay_on_load_core()?;
-            println!("data set {}", data::fingerprint());
-            let programs = server::Programs { berth, distribution, zot, nginx };
+    if let Command::ServeBare { address, files } = &command {
+        return runtime.block_on(server::serve_bare(*address, files));
+    }
+    let folder = folder.unwrap_or_else(std::env::temp_dir);
+    let folder = tempfile::Builder::new().prefix("berth-bench-").tempdir_in(folder)?;
+    process::stay_on_load_core()?;
+    println!("data set {}", data::fingerprint());
+    runtime.block_on(run(command, folder.path()))
+}
+
+async fn run(command: Command, folder: &std::path::Path) -> anyhow::Result<()> {
+    match command {
+        Command::ServeBare { .. } => Ok(()),
+        Command::Tables { programs, rows, rounds, seconds } => {
             let rows = if rows.is_empty() { rows::Row::ALL.to_vec() } else { rows };
+            table::run(&programs, &rows, rounds, Duration::from_secs_f64(seconds), folder).await
+        }
+        Command::Rate { programs, rows, pace } => wild::rows(&programs, &rows, pace, folder).await,
+        Command::Mix { programs, shape, pace } => wild::mix(&programs, shape, pace, folder).await,
+        Command::Size { programs, small, large, seconds } => {
             let time = Duration::from_secs_f64(seconds);
-            runtime.block_on(table::run(&programs, &rows, rounds, time, folder.path()))
+            size::compare(&programs.berth, folder, (small, large), time).await
+        }
+        Command::Start { programs, rounds, manifests } => {
+            start::measure(&programs.berth, folder, rounds, manifests).await
+        }
+        Command::Memory { programs, connections, uploads, mib } => {
+            memory::connections(&programs.berth, folder, connections).await?;
+            memory::uploads(&programs.berth, folder, uploads, mib).await
         }
     }
 }

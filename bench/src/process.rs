@@ -54,9 +54,35 @@ impl Process {
 
     /// Bytes of memory that are resident now.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// Forgets what was resident before.
+    pub(crate) fn forget_peak(&self) -> anyhow::Result<()> {
+        // proc(5): 5 resets the peak to what is resident now.
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").context("can't reset a peak")
+    }
+
+    /// The most bytes of memory that were resident since [`Self::forget_peak`].
+    pub(crate) fn peak_resident(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).context("no such figure")?;
         Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
+    }
+
+    /// Asks it to end, and waits for that.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        // A child that was not waited for: the number is its own.
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Waits until something listens.

@@ -3,17 +3,25 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::ensure;
+use tokio::task::JoinSet;
 
 use crate::{
     data::{self, Payloads},
     http::{Connection, head},
-    load::{Operation, Push, push_blob, put_manifest},
+    load,
+    operation::{Operation, Push, push_blob, put_manifest},
     server::{Kind, Scope, Server, berth_token_request},
 };
 
 const REPOSITORY: &str = "bench/app";
 const TAGGED: &str = "bench/tags";
 const TAGS: usize = 300;
+/// A repository with many tags, and how many connections push them.
+const FULL: &str = "bench/full";
+const MANY_TAGS: usize = 100_000;
+const TAGGERS: usize = 64;
+/// Blobs that are mounted in a turn.
+const MOUNTS: usize = 300;
 const MIB: usize = 1 << 20;
 /// Repositories in namespaces of their own, each with a manifest.
 const NAMESPACES: usize = 500;
@@ -65,8 +73,68 @@ impl Content {
                 put_manifest(&mut connection, &authorisation, repository, &tag, &self.manifest).await?;
             }
         }
+        if server.kind == Kind::Redirecting {
+            // Nobody reads the large one there.
+            return Ok(());
+        }
         let authorisation = server.pusher(REPOSITORY).await?;
         push_blob(&mut connection, &authorisation, REPOSITORY, &self.large, &data::digest(&self.large)).await
+    }
+
+    /// Very many tags in one repository, unless they are there.
+    async fn push_many_tags(&self, server: &Server) -> anyhow::Result<()> {
+        let authorisation = server.pusher(FULL).await?;
+        let mut connection = Connection::open(server.address).await?;
+        let last = format!("/v2/{FULL}/manifests/{}", many_tag(MANY_TAGS - 1));
+        let question = head("HEAD", &last, &[("Authorization", &authorisation)], None);
+        if connection.exchange(&question, &[]).await?.status == 200 {
+            return Ok(());
+        }
+        for blob in [&self.config, &self.small] {
+            push_blob(&mut connection, &authorisation, FULL, blob, &data::digest(blob)).await?;
+        }
+        // The token before was for a repository that was not there yet.
+        let authorisation: Arc<str> = server.pusher(FULL).await?.into();
+        let mut taggers = JoinSet::new();
+        for tagger in 0..TAGGERS {
+            let (address, authorisation) = (server.address, Arc::clone(&authorisation));
+            let manifest = self.manifest.clone();
+            taggers.spawn(async move {
+                let mut connection = Connection::open(address).await?;
+                // The last tag is the last of one of them, and all are waited for.
+                for number in (tagger..MANY_TAGS).step_by(TAGGERS) {
+                    put_manifest(&mut connection, &authorisation, FULL, &many_tag(number), &manifest).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(tagger) = taggers.join_next().await {
+            tagger??;
+        }
+        Ok(())
+    }
+
+    /// Blobs of a repository, and requests that mount them into another.
+    async fn mounts(&self, server: &Server) -> anyhow::Result<Operation> {
+        let target = format!("bench/mounted{}", load::next_run());
+        let mut connection = Connection::open(server.address).await?;
+        let authorisation = server.pusher(REPOSITORY).await?;
+        let mut digests = Vec::with_capacity(MOUNTS);
+        for number in 0..MOUNTS {
+            let blob = data::content(100 + number as u64, 1024);
+            let digest = data::digest(&blob);
+            push_blob(&mut connection, &authorisation, REPOSITORY, &blob, &digest).await?;
+            digests.push(digest);
+        }
+        let both = [target.as_str(), REPOSITORY];
+        push_blob(&mut connection, &server.pusher_of(&both).await?, &target, b"{}", &data::digest(b"{}"))
+            .await?;
+        let authorisation = server.pusher_of(&both).await?;
+        let mount = |digest: &String| {
+            let path = format!("/v2/{target}/blobs/uploads/?mount={digest}&from={REPOSITORY}");
+            (head("POST", &path, &[("Authorization", &authorisation)], Some(0)), 201)
+        };
+        Ok(Operation::Requests(Arc::new(digests.iter().map(mount).collect())))
     }
 
     /// A repository in each of many namespaces.
@@ -101,14 +169,22 @@ pub(crate) enum Row {
     BlobSmall,
     /// GET of a blob of 100 MiB.
     BlobLarge,
+    /// GET of a blob of 1 KiB that is answered with a URL of the object storage.
+    BlobRedirect,
     /// A page of 100 tags of 300.
     Tags,
+    /// The first 1,000 of 100,000 tags.
+    TagsFirst,
+    /// The last 1,000 of them.
+    TagsLast,
     /// A token for user and password.
     Token,
     /// Push of a blob of 1 MiB.
     PushSmall,
     /// Push of a blob of 100 MiB.
     PushLarge,
+    /// A blob of another repository.
+    Mount,
     /// Push of artifacts of 1 KiB by 200 writers into one repository.
     ArtifactsOne,
     /// The same into 200 repositories.
@@ -128,17 +204,21 @@ pub(crate) struct Plan {
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::ManifestTag,
         Self::ManifestDigest,
         Self::ManifestHead,
         Self::BlobHead,
         Self::BlobSmall,
         Self::BlobLarge,
+        Self::BlobRedirect,
         Self::Tags,
+        Self::TagsFirst,
+        Self::TagsLast,
         Self::Token,
         Self::PushSmall,
         Self::PushLarge,
+        Self::Mount,
         Self::ArtifactsOne,
         Self::ArtifactsMany,
         Self::PullsOne,
@@ -153,10 +233,14 @@ impl Row {
             Self::BlobHead => "HEAD blob",
             Self::BlobSmall => "GET blob, 1 KiB",
             Self::BlobLarge => "GET blob, 100 MiB",
+            Self::BlobRedirect => "GET blob, a redirect",
             Self::Tags => "tags list, 100 of 300",
+            Self::TagsFirst => "tags list, first 1,000 of 100,000",
+            Self::TagsLast => "tags list, last 1,000 of 100,000",
             Self::Token => "token, password known",
             Self::PushSmall => "push blob, 1 MiB",
             Self::PushLarge => "push blob, 100 MiB",
+            Self::Mount => "mount blob",
             Self::ArtifactsOne => "push artifacts of 1 KiB, 200 writers, one repository",
             Self::ArtifactsMany => "push artifacts of 1 KiB, 200 writers, 200 repositories",
             Self::PullsOne => "pull, 500 clients, one namespace",
@@ -166,13 +250,22 @@ impl Row {
 
     /// Whether this server can be asked for it.
     fn fits(self, kind: Kind) -> bool {
+        if kind == Kind::Redirecting {
+            return self == Self::BlobRedirect;
+        }
         match self {
+            Self::BlobRedirect => false,
             Self::ManifestTag | Self::ManifestDigest | Self::BlobSmall | Self::BlobLarge => true,
             Self::ManifestHead | Self::BlobHead => kind != Kind::Bare,
+            // Filling another with a hundred thousand tags takes too long for a row.
+            Self::TagsFirst | Self::TagsLast => kind == Kind::Berth,
             Self::Token | Self::PullsMany | Self::PullsOne => kind == Kind::Berth,
-            Self::Tags | Self::PushSmall | Self::PushLarge | Self::ArtifactsOne | Self::ArtifactsMany => {
-                kind.is_registry()
-            }
+            Self::Tags
+            | Self::PushSmall
+            | Self::PushLarge
+            | Self::Mount
+            | Self::ArtifactsOne
+            | Self::ArtifactsMany => kind.is_registry(),
         }
     }
 
@@ -186,10 +279,11 @@ impl Row {
         if !self.fits(server.kind) {
             return Ok(None);
         }
+        let status = if self == Self::BlobRedirect { 307 } else { 200 };
         let read = |method, path: String, authorisation: &str| {
             let accept = ("Accept", "application/vnd.oci.image.manifest.v1+json");
             let request = head(method, &path, &[("Authorization", authorisation), accept], None);
-            Operation::Requests(Arc::new(vec![(request, 200)]))
+            Operation::Requests(Arc::new(vec![(request, status)]))
         };
         let blob = |bytes: &[u8]| format!("/v2/{REPOSITORY}/blobs/{}", data::digest(bytes));
         let manifest = |reference: &str| format!("/v2/{REPOSITORY}/manifests/{reference}");
@@ -201,6 +295,8 @@ impl Row {
             Self::BlobLarge => (4, u64::MAX),
             Self::PushSmall => (8, 300),
             Self::PushLarge => (2, 8),
+            // Each mounts something that is not there.
+            Self::Mount => (8, MOUNTS as u64),
             Self::ArtifactsOne | Self::ArtifactsMany => (WRITERS, u64::MAX),
             Self::PullsMany | Self::PullsOne => (NAMESPACES, u64::MAX),
             _ => (32, u64::MAX),
@@ -210,9 +306,18 @@ impl Row {
             Self::ManifestDigest => read("GET", manifest(&data::digest(&content.manifest)), &authorisation),
             Self::ManifestHead => read("HEAD", manifest("v1"), &authorisation),
             Self::BlobHead => read("HEAD", blob(&content.small), &authorisation),
-            Self::BlobSmall => read("GET", blob(&content.small), &authorisation),
+            Self::BlobSmall | Self::BlobRedirect => read("GET", blob(&content.small), &authorisation),
             Self::BlobLarge => read("GET", blob(&content.large), &authorisation),
             Self::Tags => read("GET", format!("/v2/{TAGGED}/tags/list?n=100"), &server.puller(TAGGED).await?),
+            Self::TagsFirst | Self::TagsLast => {
+                content.push_many_tags(server).await?;
+                let after = match self {
+                    Self::TagsLast => format!("&last={}", many_tag(MANY_TAGS - 1001)),
+                    _ => String::new(),
+                };
+                read("GET", format!("/v2/{FULL}/tags/list?n=1000{after}"), &server.puller(FULL).await?)
+            }
+            Self::Mount => content.mounts(server).await?,
             Self::Token => Operation::Requests(Arc::new(vec![(
                 berth_token_request(Scope { repositories: &[REPOSITORY], push: true }),
                 200,
@@ -256,7 +361,9 @@ impl Row {
             }
         };
         // What a server keeps in memory is there before it is measured, and every answer was looked at once.
-        if let Operation::Requests(requests) = &operation {
+        if let Operation::Requests(requests) = &operation
+            && self != Self::Mount
+        {
             let mut connection = Connection::open(server.address).await?;
             for (request, status) in requests.iter() {
                 let answer = connection.exchange(request, &[]).await?;
@@ -274,3 +381,8 @@ impl Row {
 }
 
 const TAG: &str = "v1";
+
+/// A name in the order of numbers.
+fn many_tag(number: usize) -> String {
+    format!("t{number:06}")
+}

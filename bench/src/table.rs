@@ -16,8 +16,8 @@ struct Sample {
     /// Operations a second.
     a_second: f64,
     /// Microseconds.
-    median: u32,
-    high: u32,
+    median: u64,
+    high: u64,
 }
 
 /// Runs every row on every server, round after round in turn, and prints a table for each row.
@@ -32,7 +32,10 @@ pub(crate) async fn run(
     let files = folder.join("files");
     content.write_files(&files)?;
     let mut servers = Vec::new();
-    for kind in [Kind::Berth, Kind::Distribution, Kind::Zot, Kind::Nginx, Kind::Bare] {
+    for kind in [Kind::Berth, Kind::Redirecting, Kind::Distribution, Kind::Zot, Kind::Nginx, Kind::Bare] {
+        if kind == Kind::Redirecting && !rows.contains(&Row::BlobRedirect) {
+            continue;
+        }
         let home = folder.join(kind.name().replace(' ', "-"));
         std::fs::create_dir_all(&home)?;
         let Some(server) = Server::start(kind, programs, &home, &files).await? else {
@@ -78,14 +81,16 @@ async fn measure(
 ) -> anyhow::Result<Option<Sample>> {
     let Some(plan) = row.plan(server, content, time).await? else { return Ok(None) };
     let before = server.process.cpu()?;
-    let outcome =
-        load::closed(server.address, &plan.operation, plan.connections, plan.time, plan.most).await?;
+    let outcome = load::closed(server.address, &plan.operation, plan.connections, plan.time, plan.most)
+        .await?
+        .sound()?;
     let cpu = (server.process.cpu()? - before).max(0.01);
+    let latencies = outcome.all();
     Ok(Some(Sample {
-        a_cpu_second: outcome.operations as f64 / cpu,
-        a_second: outcome.operations as f64 / outcome.seconds,
-        median: outcome.percentile(0.5),
-        high: outcome.percentile(0.99),
+        a_cpu_second: latencies.count() as f64 / cpu,
+        a_second: latencies.count() as f64 / outcome.seconds,
+        median: latencies.percentile(0.5),
+        high: latencies.percentile(0.99),
     }))
 }
 
@@ -112,8 +117,8 @@ fn print(row: Row, kind: Kind, samples: &[Sample], ours: Option<f64>) {
         figure(least),
         figure(most),
         figure(of(|s| s.a_second)),
-        of(|s| f64::from(s.median)),
-        of(|s| f64::from(s.high)),
+        of(|s| s.median as f64),
+        of(|s| s.high as f64),
     );
 }
 

@@ -16,7 +16,7 @@ pub(super) async fn start(files: &Path) -> anyhow::Result<Server> {
     let (address_text, files) = (address.to_string(), files.display().to_string());
     let mut process = Process::start(&program, &["serve-bare", &address_text, &files], &[])?;
     process.listens(address).await?;
-    Ok(Server { kind: Kind::Bare, address, process, authorise: Authorise::Nothing })
+    Ok(Server { kind: Kind::Bare, address, process, authorise: Authorise::Nothing, _storage: None })
 }
 
 /// Serves until the process is ended.

@@ -72,5 +72,5 @@ pub(super) async fn start(program: &str, folder: &Path) -> anyhow::Result<Server
     let mut process = Process::start(program, &["serve", &config.display().to_string()], &environment)?;
     process.listens(address).await?;
     let authorise = Authorise::Signed(Box::new(signer));
-    Ok(Server { kind: Kind::Distribution, address, process, authorise })
+    Ok(Server { kind: Kind::Distribution, address, process, authorise, _storage: None })
 }

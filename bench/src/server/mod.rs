@@ -10,7 +10,8 @@ mod zot;
 use std::{net::SocketAddr, path::Path};
 
 pub(crate) use bare::serve as serve_bare;
-pub(crate) use berth::token_request as berth_token_request;
+pub(crate) use berth::{Plan as BerthPlan, token_request as berth_token_request};
+use berth_testkit::ObjectStorage;
 
 use crate::process::Process;
 
@@ -19,6 +20,8 @@ use crate::process::Process;
 pub(crate) enum Kind {
     /// This project.
     Berth,
+    /// The same with its blobs in object storage, where it sends its clients.
+    Redirecting,
     /// CNCF distribution.
     Distribution,
     /// zot.
@@ -33,6 +36,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Berth => "berth",
+            Self::Redirecting => "berth on S3",
             Self::Distribution => "distribution",
             Self::Zot => "zot",
             Self::Nginx => "nginx",
@@ -42,16 +46,24 @@ impl Kind {
 
     /// Whether content is pushed to it; the limits get it from files.
     pub(crate) fn is_registry(self) -> bool {
-        matches!(self, Self::Berth | Self::Distribution | Self::Zot)
+        matches!(self, Self::Berth | Self::Redirecting | Self::Distribution | Self::Zot)
     }
 }
 
 /// Where the programs are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Programs {
+    /// The program `berth`, of a release build.
+    #[arg(long)]
     pub(crate) berth: String,
+    /// The program `registry` of distribution v3.
+    #[arg(long)]
     pub(crate) distribution: Option<String>,
+    /// The program `zot`.
+    #[arg(long)]
     pub(crate) zot: Option<String>,
+    /// The program `nginx`.
+    #[arg(long)]
     pub(crate) nginx: Option<String>,
 }
 
@@ -61,6 +73,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) process: Process,
     authorise: Authorise,
+    /// What has to live as long.
+    _storage: Option<ObjectStorage>,
 }
 
 /// Where a server's `Authorization` comes from.
@@ -89,7 +103,8 @@ impl Server {
         files: &Path,
     ) -> anyhow::Result<Option<Self>> {
         let started = match kind {
-            Kind::Berth => Some(berth::start(&programs.berth, folder).await?),
+            Kind::Berth => Some(BerthPlan::new(&programs.berth, folder).start().await?),
+            Kind::Redirecting => Some(berth::start_redirecting(&programs.berth, folder).await?),
             Kind::Distribution => match &programs.distribution {
                 Some(program) => Some(distribution::start(program, folder).await?),
                 None => None,
@@ -115,6 +130,16 @@ impl Server {
     /// The value of `Authorization` of a client that pushes.
     pub(crate) async fn pusher(&self, repository: &str) -> anyhow::Result<String> {
         self.authorisation(Scope { repositories: &[repository], push: true }).await
+    }
+
+    /// The value of `Authorization` of a client that pushes to all of these.
+    pub(crate) async fn pusher_of(&self, repositories: &[&str]) -> anyhow::Result<String> {
+        self.authorisation(Scope { repositories, push: true }).await
+    }
+
+    /// The value of `Authorization` of a client that lists repositories.
+    pub(crate) async fn lister(&self) -> anyhow::Result<String> {
+        berth::catalog_token(self.address).await
     }
 
     async fn authorisation(&self, scope: Scope<'_>) -> anyhow::Result<String> {

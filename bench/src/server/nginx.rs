@@ -23,5 +23,5 @@ pub(super) async fn start(program: &str, folder: &Path, files: &Path) -> anyhow:
     let arguments = ["-p", &folder.display().to_string(), "-c", &config.display().to_string()];
     let mut process = Process::start(program, &arguments, &[])?;
     process.listens(address).await?;
-    Ok(Server { kind: Kind::Nginx, address, process, authorise: Authorise::Nothing })
+    Ok(Server { kind: Kind::Nginx, address, process, authorise: Authorise::Nothing, _storage: None })
 }

@@ -18,5 +18,5 @@ pub(super) async fn start(program: &str, folder: &Path) -> anyhow::Result<Server
     std::fs::write(&path, config.to_string())?;
     let mut process = Process::start(program, &["serve", &path.display().to_string()], &[])?;
     process.listens(address).await?;
-    Ok(Server { kind: Kind::Zot, address, process, authorise: Authorise::Nothing })
+    Ok(Server { kind: Kind::Zot, address, process, authorise: Authorise::Nothing, _storage: None })
 }
