@@ -146,6 +146,12 @@ impl Passwords {
         Ok(right)
     }
 
+    /// Whether this check succeeded a moment ago. Hashes nothing, and says nothing of a password that is right for the
+    /// first time.
+    pub fn remembers(&self, name: &str, secret: &SecretString, stored: Option<&str>) -> bool {
+        stored.is_some_and(|stored| self.remembered.contains_key(&self.memory_key(name, secret, stored)))
+    }
+
     fn memory_key(&self, name: &str, secret: &SecretString, stored: &str) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [name, secret.expose_secret(), stored] {

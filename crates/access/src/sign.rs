@@ -16,6 +16,25 @@ use crate::{
 /// How long a token is valid.
 pub const LIFETIME: Duration = Duration::from_secs(300);
 
+/// What a token is to say.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// The instance it is for.
+    pub instance: InstanceId,
+    /// Who acts.
+    pub principal: &'a str,
+    /// What that is called.
+    pub name: &'a str,
+    /// At most one entry a path.
+    pub access: Vec<AccessEntry>,
+    /// Whether repositories may be listed.
+    pub catalog: bool,
+    /// Before the rights were looked up: what is taken away later is compared with it.
+    pub began: Timestamp,
+    /// At most [`LIFETIME`].
+    pub lifetime: Duration,
+}
+
 /// A token, fresh from the signer.
 #[derive(Clone, Debug)]
 pub struct SignedToken {
@@ -48,15 +67,9 @@ impl Signer {
         &self.key.public().id
     }
 
-    /// Signs a token of [`LIFETIME`] for `principal` in `instance`. `access` holds at most one entry a path.
-    pub fn sign(
-        &self,
-        instance: InstanceId,
-        principal: &str,
-        name: &str,
-        mut access: Vec<AccessEntry>,
-        catalog: bool,
-    ) -> Result<SignedToken, KeyError> {
+    /// Signs a token.
+    pub fn sign(&self, claim: Claim<'_>) -> Result<SignedToken, KeyError> {
+        let Claim { instance, principal, name, mut access, catalog, began, lifetime } = claim;
         access.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let now = self.clock.now().seconds();
         let claims = Claims {
@@ -65,8 +78,9 @@ impl Signer {
             sub: principal.to_owned(),
             name: name.to_owned(),
             iat: now,
+            began: began.0,
             nbf: now,
-            exp: now.saturating_add(i64::try_from(LIFETIME.as_secs()).unwrap_or(300)),
+            exp: now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(300)),
             jti: self.ids.ulid().to_string(),
             typ: ACCESS.to_owned(),
             access,

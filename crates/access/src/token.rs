@@ -23,6 +23,9 @@ pub enum TokenError {
     /// Not valid yet.
     #[error("the token is not valid yet")]
     NotYet,
+    /// A right was taken away since.
+    #[error("the token was issued before its rights changed")]
+    Revoked,
 }
 
 /// What an entry's path leads to. When it leads elsewhere by the time of use, the entry opens nothing.
@@ -72,7 +75,7 @@ fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RepositoryNam
 /// A verified access token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AccessToken {
-    /// Who acts: `user:<id>` or `anonymous`.
+    /// Who acts: `user:<id>`, `robot:<id>` or `anonymous`.
     pub principal: String,
     /// The principal's name, for people; empty when anonymous.
     pub name: String,
@@ -82,8 +85,10 @@ pub struct AccessToken {
     pub access: Vec<AccessEntry>,
     /// Whether repositories may be listed.
     pub catalog: bool,
-    /// When it was issued; what is taken away later is compared with it.
+    /// When it was issued, in whole seconds.
     pub issued_at: Timestamp,
+    /// Before its rights were looked up; what is taken away later is compared with it.
+    pub began: Timestamp,
     /// Before this moment it is valid.
     pub not_before: Timestamp,
     /// From this moment on it is not.
@@ -114,6 +119,8 @@ pub(crate) struct Claims<'a> {
     pub(crate) sub: String,
     pub(crate) name: String,
     pub(crate) iat: i64,
+    /// Microseconds.
+    pub(crate) began: i64,
     pub(crate) nbf: i64,
     pub(crate) exp: i64,
     pub(crate) jti: String,

@@ -2,6 +2,7 @@
 //! (`jwk`, `jku`, `x5c`, `x5u`) is never looked at (CVE-2025-24976). Verified tokens are kept under their hash.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::digest::{SHA256, digest};
 use berth_model::InstanceId;
 use berth_service::{SharedClock, Timestamp};
@@ -55,10 +56,29 @@ impl Weighter<[u8; 32], Cached> for Bytewise {
     }
 }
 
+/// Moments that tokens must not be older than: a right was taken away.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct NotBefores {
+    /// By principal.
+    pub principals: HashMap<String, Timestamp>,
+    /// For everybody in an instance.
+    pub instances: HashMap<InstanceId, Timestamp>,
+}
+
+impl NotBefores {
+    fn refuse(&self, token: &AccessToken) -> bool {
+        let before = |at: Option<&Timestamp>| at.is_some_and(|at| token.began <= *at);
+        // Most of the time nothing was taken away lately.
+        (!self.principals.is_empty() && before(self.principals.get(&token.principal)))
+            || (!self.instances.is_empty() && before(self.instances.get(&token.instance)))
+    }
+}
+
 /// Verifies tokens; one for the whole process.
 #[derive(Debug)]
 pub struct Verifier {
     trusted: ArcSwapOption<Trusted>,
+    not_befores: ArcSwap<NotBefores>,
     revisions: AtomicU64,
     /// Every request asks it, so it is one that writes nothing down about who asks. What is expired falls out by size.
     cache: Cache<[u8; 32], Cached, Bytewise>,
@@ -78,7 +98,15 @@ impl Verifier {
         // A token of one repository takes some two kibibytes.
         let entries = usize::try_from(CACHE_BYTES / 2048).unwrap_or(usize::MAX);
         let cache = Cache::with_weighter(entries, CACHE_BYTES, Bytewise);
-        Self { trusted: ArcSwapOption::empty(), revisions: AtomicU64::new(0), cache, validation, clock }
+        let not_befores = ArcSwap::default();
+        Self {
+            trusted: ArcSwapOption::empty(),
+            not_befores,
+            revisions: AtomicU64::new(0),
+            cache,
+            validation,
+            clock,
+        }
     }
 
     /// Trusts the keys of a JWK set and this issuer from now on, and nothing else. Tokens verified before are verified
@@ -93,6 +121,11 @@ impl Verifier {
         let trusted = Trusted { jwks: jwks.to_owned(), issuer: issuer.to_owned(), keys, revision };
         self.trusted.store(Some(Arc::new(trusted)));
         Ok(())
+    }
+
+    /// Refuses what is older than these moments from now on, also of what was verified before.
+    pub fn refuse(&self, not_befores: NotBefores) {
+        self.not_befores.store(Arc::new(not_befores));
     }
 
     /// The access token in `token`, which must be for `instance`.
@@ -125,6 +158,9 @@ impl Verifier {
         if now.plus(LEEWAY) < access.not_before {
             return Err(TokenError::NotYet);
         }
+        if self.not_befores.load().refuse(&access) {
+            return Err(TokenError::Revoked);
+        }
         Ok(access)
     }
 
@@ -152,6 +188,7 @@ impl Verifier {
             access: claims.access,
             catalog: claims.catalog,
             issued_at: Timestamp::from_seconds(claims.iat),
+            began: Timestamp(claims.began),
             not_before: Timestamp::from_seconds(claims.nbf),
             expires_at: Timestamp::from_seconds(claims.exp),
         })

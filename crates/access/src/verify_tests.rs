@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 use aws_lc_rs::{hmac, rand::SystemRandom};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use berth_model::{Action, InstanceId, NamespaceId, RepositoryId};
-use berth_service::{Ids, ManualClock, Timestamp};
+use berth_service::{Clock, Ids, ManualClock, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{AccessEntry, Basis, Bound, KeySet, LEEWAY, LIFETIME, Signer, SigningKey, TokenError, Verifier};
+use crate::{
+    AccessEntry, Basis, Bound, Claim, KeySet, LEEWAY, LIFETIME, NotBefores, Signer, SigningKey, TokenError,
+    Verifier,
+};
 
 const ISSUER: &str = "berth";
 
@@ -41,11 +44,17 @@ impl Bench {
         Self { clock, ids, instance, pkcs8, signer, jwks, verifier }
     }
 
+    fn claim<'a>(&self, name: &'a str, access: Vec<AccessEntry>, catalog: bool) -> Claim<'a> {
+        let (instance, principal) = (self.instance, "user:a");
+        let began = self.clock.now();
+        Claim { instance, principal, name, access, catalog, began, lifetime: LIFETIME }
+    }
+
     fn claims(&self) -> Value {
-        let now = 1_700_000_000;
+        let now = 1_700_000_000_i64;
         json!({
             "iss": ISSUER, "aud": self.instance, "sub": "user:a", "name": "a", "iat": now, "nbf": now,
-            "exp": now + 300, "jti": "x", "typ": "access", "catalog": false,
+            "began": now * 1_000_000, "exp": now + 300, "jti": "x", "typ": "access", "catalog": false,
             "access": [{"path": "team/app", "actions": ["pull"], "bound": {"instance": self.instance}, "basis": "grant"}],
         })
     }
@@ -89,7 +98,7 @@ fn a_signed_token_says_the_same_to_the_verifier() {
         entry("team/b", &Action::ALL, repository, Basis::Grant),
         entry("team/a", &[Action::Pull], namespace, Basis::Public),
     ];
-    let signed = bench.signer.sign(bench.instance, "user:a", "alice", access.clone(), true).unwrap();
+    let signed = bench.signer.sign(bench.claim("alice", access.clone(), true)).unwrap();
     for _ in 0..2 {
         let token = bench.verifier.verify(&signed.token, bench.instance).unwrap();
         assert_eq!((token.principal.as_str(), token.name.as_str(), token.catalog), ("user:a", "alice", true));
@@ -196,7 +205,7 @@ fn t35_issuer_audience_and_kind_must_be_ours() {
 #[test]
 fn t35_times_are_judged_by_the_injected_clock_with_little_leeway() {
     let bench = Bench::new();
-    let token = bench.signer.sign(bench.instance, "user:a", "a", Vec::new(), false).unwrap().token;
+    let token = bench.signer.sign(bench.claim("a", Vec::new(), false)).unwrap().token;
     let mut claims = bench.claims();
     claims["nbf"] = json!(1_700_000_000 + 31);
     let early = bench.forge(&bench.header(), &claims);
@@ -213,7 +222,7 @@ fn t35_times_are_judged_by_the_injected_clock_with_little_leeway() {
 #[test]
 fn t35_a_tampered_payload_is_refused_and_so_is_nonsense() {
     let bench = Bench::new();
-    let token = bench.signer.sign(bench.instance, "user:a", "a", Vec::new(), false).unwrap().token;
+    let token = bench.signer.sign(bench.claim("a", Vec::new(), false)).unwrap().token;
     assert_eq!(bench.verdict(&token), Ok(()));
     let parts: Vec<&str> = token.split('.').collect();
     let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
@@ -237,7 +246,7 @@ fn t35_a_tampered_payload_is_refused_and_so_is_nonsense() {
 #[test]
 fn a_retired_key_opens_nothing_not_even_from_the_cache() {
     let bench = Bench::new();
-    let token = bench.signer.sign(bench.instance, "user:a", "a", Vec::new(), false).unwrap().token;
+    let token = bench.signer.sign(bench.claim("a", Vec::new(), false)).unwrap().token;
     assert_eq!(bench.verdict(&token), Ok(()));
     bench.verifier.trust(&KeySet::publish([key().public().jwk.as_str()]), ISSUER).unwrap();
     assert_eq!(bench.verdict(&token), Err(TokenError::Invalid));
@@ -249,4 +258,32 @@ fn a_retired_key_opens_nothing_not_even_from_the_cache() {
         Verifier::new(bench.clock.clone()).verify(&token, bench.instance).unwrap_err(),
         TokenError::Invalid
     );
+}
+
+#[test]
+fn a_token_from_before_a_right_was_taken_away_opens_nothing_not_even_from_the_cache() {
+    let bench = Bench::new();
+    let token = bench.signer.sign(bench.claim("a", Vec::new(), false)).unwrap().token;
+    assert_eq!(bench.verdict(&token), Ok(()));
+    let at = bench.clock.now();
+    let other = InstanceId::new(bench.ids.ulid());
+    let refuse = |principal: &str, instance| {
+        bench.verifier.refuse(NotBefores {
+            principals: [(principal.to_owned(), at)].into(),
+            instances: [(instance, at)].into(),
+        });
+    };
+    refuse("user:b", other);
+    assert_eq!(bench.verdict(&token), Ok(()));
+    refuse("user:a", other);
+    assert_eq!(bench.verdict(&token), Err(TokenError::Revoked));
+    refuse("user:b", bench.instance);
+    assert_eq!(bench.verdict(&token), Err(TokenError::Revoked));
+    // A millisecond later, in the same second, it is another token.
+    bench.clock.advance(Duration::from_millis(1));
+    let later = bench.signer.sign(bench.claim("a", Vec::new(), false)).unwrap().token;
+    refuse("user:a", bench.instance);
+    assert_eq!(bench.verdict(&later), Ok(()));
+    bench.verifier.refuse(NotBefores::default());
+    assert_eq!(bench.verdict(&token), Ok(()));
 }

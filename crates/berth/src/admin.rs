@@ -1,16 +1,15 @@
 //! `berth admin`: managing the running registry of this machine through its local socket, which only the owner of the
 //! data folder may open.
 
-use std::{io::Read, path::PathBuf};
-
 use anyhow::{Context, Result, anyhow, bail};
-use berth_model::{BlobDelivery, Role, Visibility};
+use berth_model::{BlobDelivery, Visibility};
 use berth_oci::RepositoryName;
 use berth_proto::{
     instance_manager::{
-        CreateGrantRequest, CreateUserRequest, Instance, ListAuditRequest, RotateInstanceKeyRequest,
-        SetBlobDeliveryRequest, ShredInstanceKeysRequest, WatchRequest,
-        instance_keys_client::InstanceKeysClient, instance_manager_client::InstanceManagerClient,
+        Instance, ListAuditRequest, RotateInstanceKeyRequest, RotateTokenKeyRequest, SetBlobDeliveryRequest,
+        ShredInstanceKeysRequest, WatchRequest, instance_keys_client::InstanceKeysClient,
+        instance_manager_client::InstanceManagerClient, instances_client::InstancesClient,
+        principals_client::PrincipalsClient, roles_client::RolesClient,
     },
     metadata::{
         CollectNowRequest, CollectionStatusRequest, ScrubNowRequest, ScrubStatusRequest,
@@ -24,6 +23,8 @@ use crate::{
     arguments::ConfigArguments,
     config::{self, Config},
     failure::Failure,
+    instances::{self, InstanceCommand},
+    people::{self, PeopleCommand},
     storage::{self, RotateStorageCredentials, SetStorage, ShowStorage},
     terminal,
 };
@@ -32,33 +33,19 @@ use crate::{
 pub(crate) struct AdminArguments {
     #[command(flatten)]
     config: ConfigArguments,
+    /// The instance that the command is about
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
     #[command(subcommand)]
     command: AdminCommand,
 }
 
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
-    /// Make a user; the password is read from standard input or a file
-    CreateUser {
-        /// Name to log in with
-        name: String,
-        /// File with the password, instead of standard input
-        #[arg(long, value_name = "FILE")]
-        password_file: Option<PathBuf>,
-    },
-    /// Give a user a role: in the whole instance, or in one namespace or repository
-    Grant {
-        /// The user's name
-        user: String,
-        /// instance-admin, namespace-admin, maintainer, developer or reader
-        role: Role,
-        /// Only in this namespace
-        #[arg(long, conflicts_with = "repository")]
-        namespace: Option<String>,
-        /// Only in this repository
-        #[arg(long)]
-        repository: Option<RepositoryName>,
-    },
+    #[command(flatten)]
+    People(PeopleCommand),
+    #[command(flatten)]
+    Tenancy(InstanceCommand),
     /// Say who may pull a repository without a grant
     SetVisibility {
         /// The repository
@@ -66,8 +53,6 @@ enum AdminCommand {
         /// public or private
         visibility: Visibility,
     },
-    /// Print the instances and their settings
-    Instances,
     /// Say how the bytes of an instance's blobs reach clients; running registries follow within a second
     SetBlobDelivery {
         /// The instance's name
@@ -95,6 +80,8 @@ enum AdminCommand {
         #[command(subcommand)]
         command: CollectionCommand,
     },
+    /// Sign tokens with the next key from now on; those of the former one stay valid
+    RotateTokenKey,
     /// Make a new key for what an instance stores; what the former one has sealed is sealed again by and by
     RotateInstanceKey {
         /// The instance's name
@@ -138,6 +125,9 @@ struct Registry {
     metadata: MetadataClient<Channel>,
     instance_manager: InstanceManagerClient<Channel>,
     keys: InstanceKeysClient<Channel>,
+    tenancy: InstancesClient<Channel>,
+    people: PrincipalsClient<Channel>,
+    roles: RolesClient<Channel>,
     instance_id: String,
     instances: Vec<Instance>,
 }
@@ -153,6 +143,9 @@ impl Registry {
         let metadata = Channel::remote("metadata", &address(&config.peers.metadata))?;
         let instance_manager = Channel::remote("instance-manager", &address(&config.peers.instance_manager))?;
         let keys = InstanceKeysClient::new(instance_manager.clone());
+        let tenancy = InstancesClient::new(instance_manager.clone());
+        let people = PrincipalsClient::new(instance_manager.clone());
+        let roles = RolesClient::new(instance_manager.clone());
         let mut instance_manager = InstanceManagerClient::new(instance_manager);
         let hint =
             || format!("no running registry answers at {local}; start it, or name its folder with --data");
@@ -164,7 +157,7 @@ impl Registry {
         let instance = instance.ok_or_else(|| anyhow!("the registry has no default instance"))?;
         let instance_id = instance.id.clone();
         let metadata = MetadataClient::new(metadata);
-        Ok(Self { metadata, instance_manager, keys, instance_id, instances })
+        Ok(Self { metadata, instance_manager, keys, tenancy, people, roles, instance_id, instances })
     }
 
     /// The id of an instance.
@@ -182,39 +175,20 @@ pub(crate) fn said(status: &tonic::Status) -> anyhow::Error {
 pub(crate) async fn run(arguments: AdminArguments) -> Result<(), Failure> {
     let config = config::load(&arguments.config)?;
     let registry = Registry::connect(&config).await?;
-    Ok(command(registry, arguments.command).await?)
+    Ok(command(registry, arguments.instance, arguments.command).await?)
 }
 
-async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
-    let instance_id = registry.instance_id.clone();
+async fn command(mut registry: Registry, instance: Option<String>, command: AdminCommand) -> Result<()> {
+    let instance_id = match instance {
+        Some(name) => registry.instance_named(&name)?,
+        None => registry.instance_id.clone(),
+    };
     match command {
-        AdminCommand::CreateUser { name, password_file } => {
-            let password = match password_file {
-                Some(file) => std::fs::read_to_string(&file)
-                    .with_context(|| format!("can't read {}", file.display()))?,
-                None => {
-                    let mut text = String::new();
-                    std::io::stdin().read_to_string(&mut text).context("can't read the password")?;
-                    text
-                }
-            };
-            let password = password.trim_end_matches(['\r', '\n']).to_owned();
-            let request = CreateUserRequest { instance_id, name: name.clone(), password };
-            let made =
-                registry.instance_manager.create_user(request).await.map_err(|status| said(&status))?;
-            terminal::line(&format!("user {name} is {}", made.into_inner().user_id));
+        AdminCommand::People(command) => {
+            people::run(registry.people.clone(), registry.roles.clone(), instance_id, command).await?;
         }
-        AdminCommand::Grant { user, role, namespace, repository } => {
-            let request = CreateGrantRequest {
-                instance_id,
-                user: user.clone(),
-                role: role.to_string(),
-                namespace: namespace.unwrap_or_default(),
-                repository: repository.map(|repository| repository.to_string()).unwrap_or_default(),
-            };
-            let made =
-                registry.instance_manager.create_grant(request).await.map_err(|status| said(&status))?;
-            terminal::line(&format!("{user} is {role} by grant {}", made.into_inner().grant_id));
+        AdminCommand::Tenancy(command) => {
+            instances::run(registry.tenancy.clone(), &registry.instances, command).await?;
         }
         AdminCommand::SetVisibility { repository, visibility } => {
             let request = SetRepositoryVisibilityRequest {
@@ -224,18 +198,6 @@ async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
             };
             registry.metadata.set_repository_visibility(request).await.map_err(|status| said(&status))?;
             terminal::line(&format!("{repository} is {}", visibility.as_str()));
-        }
-        AdminCommand::Instances => {
-            for instance in registry.instances {
-                let line = serde_json::json!({
-                    "id": instance.id,
-                    "name": instance.name,
-                    "default": instance.default,
-                    "blob_delivery": instance.blob_delivery,
-                    "store": instance.store_id,
-                });
-                terminal::line(&line.to_string());
-            }
         }
         AdminCommand::SetBlobDelivery { instance, delivery } => {
             let request = SetBlobDeliveryRequest {
@@ -267,6 +229,11 @@ async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
                     "event_id": entry.event_id,
                     "type": entry.r#type,
                     "principal": entry.principal,
+                    "credential": entry.credential,
+                    "address": entry.address,
+                    "request_id": entry.request_id,
+                    "result": entry.result,
+                    "subject": entry.subject,
                     "repository": entry.repository,
                     "digest": entry.digest,
                     "tag": entry.tag,
@@ -296,6 +263,11 @@ async fn command(mut registry: Registry, command: AdminCommand) -> Result<()> {
                 "reclaimable_at": status.reclaimable_at,
             });
             terminal::line(&line.to_string());
+        }
+        AdminCommand::RotateTokenKey => {
+            let asked = registry.instance_manager.rotate_token_key(RotateTokenKeyRequest {}).await;
+            let key = asked.map_err(|status| said(&status))?.into_inner().key_id;
+            terminal::line(&format!("tokens are signed with {key}"));
         }
         AdminCommand::RotateInstanceKey { instance } => {
             let request = RotateInstanceKeyRequest { instance: instance.clone() };

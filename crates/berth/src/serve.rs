@@ -329,6 +329,9 @@ impl<'a> Builder<'a> {
         self.stores.fill(service.stores.clone());
         self.grpc.add_service(Guard::new("stores", service.stores));
         self.grpc.add_service(Guard::new("instance-manager", service.server));
+        self.grpc.add_service(Guard::new("instances", service.instances));
+        self.grpc.add_service(Guard::new("principals", service.principals));
+        self.grpc.add_service(Guard::new("roles", service.roles));
         self.grpc.add_service(Guard::new("audit", service.subscriber));
         self.grpc.add_service(Guard::new("instance-keys", service.keys));
         Ok(())

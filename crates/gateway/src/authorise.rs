@@ -21,6 +21,7 @@ pub(crate) struct Grant {
     bound: Bound,
     basis: Basis,
     pushes: bool,
+    overwrites: bool,
     deletes: bool,
     name: Name,
     action: Action,
@@ -39,6 +40,7 @@ impl Grant {
             path: self.name.path.to_string(),
             bound_to: Some(bound_to),
             principal: self.token.principal.clone(),
+            keeps_tags: !self.overwrites,
         }
     }
 
@@ -60,6 +62,7 @@ impl Grant {
         match action {
             Action::Pull => true,
             Action::Push => self.pushes,
+            Action::Overwrite => self.overwrites,
             Action::Delete => self.deletes,
         }
     }
@@ -123,7 +126,7 @@ fn challenge(request: &Request, scope: Option<&Scope>, error: Option<&str>) -> S
 fn scope(name: &Name, action: Action) -> Scope {
     let actions: &[_] = match action {
         Action::Pull => &[Action::Pull],
-        Action::Push => &[Action::Pull, Action::Push],
+        Action::Push | Action::Overwrite => &[Action::Pull, Action::Push],
         Action::Delete => &[Action::Delete],
     };
     Scope::Repository { name: name.asked.clone(), actions: actions.iter().copied().collect() }
@@ -173,9 +176,10 @@ pub(crate) fn authorise(request: &Request, name: &Name, action: Action) -> Resul
     match token.entry(&name.path) {
         Some(entry) if entry.actions.contains(&action) => {
             let (bound, basis) = (entry.bound, entry.basis);
-            let (pushes, deletes) =
-                (entry.actions.contains(&Action::Push), entry.actions.contains(&Action::Delete));
-            Ok(Grant { token, bound, basis, pushes, deletes, name: name.clone(), action })
+            let may = |action| entry.actions.contains(&action);
+            let (pushes, overwrites, deletes) =
+                (may(Action::Push), may(Action::Overwrite), may(Action::Delete));
+            Ok(Grant { token, bound, basis, pushes, overwrites, deletes, name: name.clone(), action })
         }
         _ => {
             let message = format!("{action} on {} is not allowed with this token", name.asked);

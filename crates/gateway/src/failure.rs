@@ -54,7 +54,8 @@ impl From<Problem> for Box<Failure> {
             StatusCode::from_u16(problem.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = Vec::new();
         if matches!(problem.code, ErrorCode::Unavailable | ErrorCode::TooManyRequests) {
-            headers.push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
+            let seconds = problem.detail.as_ref().and_then(|detail| detail["retry_after"].as_u64());
+            headers.push((http::header::RETRY_AFTER, HeaderValue::from(seconds.unwrap_or(1))));
         }
         if problem.code == ErrorCode::Held {
             headers.push((http::header::ALLOW, HeaderValue::from_static("GET, HEAD")));

@@ -52,8 +52,11 @@ pub struct Config {
     /// The largest blob, in bytes.
     pub blob_bytes: u64,
     /// The URL under which clients reach the token endpoint, such as `https://registry.example.com`. Empty: the scheme
-    /// and host that each request came with.
+    /// and host that each request came with. With `base_domain` only its scheme counts.
     pub external_url: String,
+    /// The domain of the deployment: an instance answers at <instance>-registry.<region>.<domain>, the default instance at
+    /// the domain itself, and other hosts are refused. Empty: every host means the default instance.
+    pub base_domain: String,
 }
 
 impl Default for Config {
@@ -64,6 +67,7 @@ impl Default for Config {
             upload_bytes_per_second: 1024,
             blob_bytes: 1 << 40,
             external_url: String::new(),
+            base_domain: String::new(),
         }
     }
 }
@@ -119,5 +123,6 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
         },
         blob_bytes: config.blob_bytes,
         external_url: config.external_url.trim_end_matches('/').to_owned(),
+        base_domain: config.base_domain.trim_matches('.').to_ascii_lowercase(),
     })
 }

@@ -41,6 +41,8 @@ pub(crate) struct Parts {
     /// The largest blob.
     pub(crate) blob_bytes: u64,
     pub(crate) external_url: String,
+    /// The domain whose names say which instance is meant; empty: there is the default one only.
+    pub(crate) base_domain: String,
 }
 
 /// A request whose instance is known, without its body.
@@ -53,11 +55,17 @@ pub(crate) struct Request {
 impl Request {
     /// Scheme and authority under which the client reaches this registry.
     pub(crate) fn base_url(&self) -> String {
-        if !self.parts.external_url.is_empty() {
-            return self.parts.external_url.clone();
+        let external = &self.parts.external_url;
+        let many = !self.parts.base_domain.is_empty();
+        if !external.is_empty() && !many {
+            return external.clone();
         }
         let tls = self.head.extensions.get::<Connection>().is_some_and(|connection| connection.tls);
-        let scheme = if tls { "https" } else { "http" };
+        let scheme = match external.split_once("://") {
+            Some((scheme, _)) => scheme,
+            None if tls => "https",
+            None => "http",
+        };
         format!("{scheme}://{}", authority(&self.head).unwrap_or_default())
     }
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use axum::body::Body;
+use berth_model::InstanceState;
 use berth_oci::{ErrorCode, Method, Problem, Route, RouteError};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts as Head};
@@ -90,7 +91,7 @@ impl Gateway {
         outcome
     }
 
-    /// Finds out what is asked, and who is: embedded, every host means the default instance.
+    /// Finds out what is asked, and who is: without a domain of the deployment, every host means the default instance.
     fn ask(&self, head: Head, route: Parsed) -> Asked {
         match self.instance(&head) {
             Ok(instance) => Ok((Request { parts: Arc::clone(&self.0), head, instance }, route)),
@@ -104,12 +105,25 @@ impl Gateway {
             let message = "the registry is starting, or its instance-manager does not answer; try again";
             return Err(Failure::new(ErrorCode::Unavailable, message));
         };
-        let instance = settings.as_ref().as_ref().and_then(|snapshot| snapshot.default_instance.clone());
+        let snapshot = settings.as_ref().as_ref();
+        let instance = if self.0.base_domain.is_empty() {
+            if self.0.external_url.is_empty() {
+                authority(head)?;
+            }
+            snapshot.and_then(|snapshot| snapshot.default_instance.clone())
+        } else {
+            let host = authority(head)?;
+            snapshot.and_then(|snapshot| snapshot.at(host, &self.0.base_domain))
+        };
         let Some(instance) = instance else {
             return Err(Failure::new(ErrorCode::Misdirected, "this host serves no instance"));
         };
-        if self.0.external_url.is_empty() {
-            authority(head)?;
+        if instance.state != InstanceState::Running {
+            let message = format!(
+                "the instance {} is {}; its administrator can start it",
+                instance.name, instance.state
+            );
+            return Err(Failure::new(ErrorCode::Denied, message));
         }
         Ok(instance)
     }
@@ -209,7 +223,7 @@ async fn handle(request: &Request, route: Route, body: &mut Reader) -> Result<Re
     use Method::{Delete, Get, Head, Patch, Post, Put};
     let methods = methods(&route);
     let method: Method = request.head.method.as_str().parse().map_err(|_| not_allowed(methods))?;
-    let default = request.instance.name == "default";
+    let default = request.instance.default;
     let name = match route.repository() {
         Some(name) => Some(crate::names::Name::resolve(name, default)?),
         None => None,

@@ -1,10 +1,10 @@
 //! Following instance-manager: token keys and instances, always the newest, never asked for on the request path.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use berth_access::Verifier;
-use berth_model::{BlobDelivery, InstanceId};
+use berth_access::{NotBefores, Verifier};
+use berth_model::{BlobDelivery, InstanceId, InstanceState};
 use berth_proto::instance_manager::{
     self as wire, WatchRequest, instance_manager_client::InstanceManagerClient,
 };
@@ -21,6 +21,26 @@ pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) jwks: String,
     pub(crate) default_instance: Option<Arc<Instance>>,
+    /// Under what comes before the deployment's domain: `<name>-registry.<region>`.
+    by_host: HashMap<String, Arc<Instance>>,
+}
+
+impl Snapshot {
+    /// The instance that a host means: an instance's own name within the deployment's domain, or that domain itself,
+    /// which is the default instance.
+    pub(crate) fn at(&self, host: &str, domain: &str) -> Option<Arc<Instance>> {
+        // Without its port, in lower case, and without the dot that ends a full name.
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if name == domain {
+            return self.default_instance.clone();
+        }
+        let own = name.strip_suffix(domain)?.strip_suffix('.')?;
+        self.by_host.get(own).cloned()
+    }
 }
 
 /// An instance as the gateway needs it.
@@ -33,6 +53,8 @@ pub(crate) struct Instance {
     pub(crate) store_id: String,
     /// Whether that store keeps the bytes of an upload aside.
     pub(crate) store_stages: bool,
+    pub(crate) default: bool,
+    pub(crate) state: InstanceState,
 }
 
 /// The newest settings, and when instance-manager was last heard.
@@ -89,24 +111,56 @@ impl Settings {
             tracing::error!(%error, revision = settings.revision, "settings with unusable token keys are ignored");
             return;
         }
-        let default_instance =
-            settings.instances.iter().find(|instance| instance.default).and_then(|instance| {
-                Some(Arc::new(Instance {
-                    id: instance.id.parse().ok()?,
-                    name: instance.name.clone(),
-                    // Another word is of another version: streaming is always right.
-                    blob_delivery: instance.blob_delivery.parse().unwrap_or_default(),
-                    store_id: instance.store_id.clone(),
-                    store_stages: instance.store_stages,
-                }))
-            });
+        let (mut default_instance, mut by_host) = (None, HashMap::with_capacity(settings.instances.len()));
+        for told in &settings.instances {
+            let Some(instance) = instance(told) else { continue };
+            if told.default {
+                default_instance = Some(Arc::clone(&instance));
+            }
+            if !told.region.is_empty() {
+                by_host.insert(format!("{}-registry.{}", told.name, told.region), instance);
+            }
+        }
+        self.verifier.refuse(not_befores(&settings.not_befores));
         tracing::debug!(revision = settings.revision, "settings taken over");
         self.current.store(Arc::new(Some(Snapshot {
             revision: settings.revision,
             jwks: settings.jwks,
             default_instance,
+            by_host,
         })));
     }
+}
+
+fn instance(told: &wire::Instance) -> Option<Arc<Instance>> {
+    Some(Arc::new(Instance {
+        id: told.id.parse().ok()?,
+        name: told.name.clone(),
+        // Another word is of another version: streaming is always right.
+        blob_delivery: told.blob_delivery.parse().unwrap_or_default(),
+        store_id: told.store_id.clone(),
+        store_stages: told.store_stages,
+        default: told.default,
+        // Another word is a reason to serve nothing, and none is of a version that knew no other.
+        state: match told.state.as_str() {
+            "" => InstanceState::Running,
+            state => state.parse().unwrap_or(InstanceState::Stopped),
+        },
+    }))
+}
+
+/// What was taken away, as the verifier wants it.
+fn not_befores(listed: &[wire::NotBefore]) -> NotBefores {
+    let mut found = NotBefores::default();
+    for not_before in listed {
+        let at = Timestamp(not_before.at);
+        let instance = not_before.subject.strip_prefix("instance:").and_then(|id| id.parse().ok());
+        match instance {
+            Some(instance) => found.instances.insert(instance, at),
+            None => found.principals.insert(not_before.subject.clone(), at),
+        };
+    }
+    found
 }
 
 /// Starts following.

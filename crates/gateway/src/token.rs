@@ -5,6 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use berth_model::Scope;
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::instance_manager::{IssueTokenRequest, Password, issue_token_request::Credential};
+use berth_service::Connection;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::json;
 
@@ -46,11 +47,13 @@ pub(crate) async fn issue(request: &Request, body: &mut Reader) -> Result<Respon
     let asked = scopes(request, &query)?;
     let scopes = asked.iter().map(|scope| scope.known.to_string()).collect();
     let offline = query.get("offline_token") == Some("true") || query.get("access_type") == Some("offline");
+    let peer = request.head.extensions.get::<Connection>().and_then(|connection| connection.peer);
     let wanted = IssueTokenRequest {
         instance_id: request.instance.id.to_string(),
         credential: Some(credential),
         scopes,
         offline,
+        client_address: peer.map(|peer| peer.ip().to_string()).unwrap_or_default(),
     };
     let issued = match request.parts.instance_manager.clone().issue_token(wanted).await {
         Ok(issued) => issued.into_inner(),
@@ -137,12 +140,10 @@ fn scopes(request: &Request, query: &Query<'_>) -> Result<Vec<AskedScope>> {
         let Ok(asked) = text.parse::<Scope>() else { continue };
         let known = match &asked {
             Scope::Catalog => Scope::Catalog,
-            Scope::Repository { name, actions } => {
-                match Name::resolve(name, request.instance.name == "default") {
-                    Ok(name) => Scope::Repository { name: name.path, actions: actions.clone() },
-                    Err(_) => continue,
-                }
-            }
+            Scope::Repository { name, actions } => match Name::resolve(name, request.instance.default) {
+                Ok(name) => Scope::Repository { name: name.path, actions: actions.clone() },
+                Err(_) => continue,
+            },
         };
         scopes.push(AskedScope { known, asked });
         if scopes.len() > MAX_SCOPES {

@@ -127,7 +127,7 @@ async fn mount(request: &Request, grant: &Grant, digest: Digest, from: Option<&s
     let from = match from {
         None | Some("") => String::new(),
         Some(text) => {
-            let default = request.instance.name == "default";
+            let default = request.instance.default;
             let source = text.parse().ok().and_then(|source| Name::resolve(&source, default).ok());
             match source {
                 Some(source) => source.path.to_string(),

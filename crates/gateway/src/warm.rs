@@ -44,7 +44,7 @@ pub(crate) fn answer(request: &Request, route: &Route) -> Option<Result<Response
         Route::Referrers(name, subject) => (name, Asked::Referrers(*subject)),
         _ => return None,
     };
-    let name = Name::resolve(name, request.instance.name == "default").ok()?;
+    let name = Name::resolve(name, request.instance.default).ok()?;
     let grant = match authorise(request, &name, Action::Pull) {
         Ok(grant) => grant,
         Err(refused) => return Some(Err(refused)),

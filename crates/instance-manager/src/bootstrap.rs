@@ -1,28 +1,22 @@
 //! The first start, and every other one: the default instance, its administrator, two token keys. Each step does
 //! nothing where it was done before, so it may be cut off anywhere and two processes may do it at once.
 
-use berth_access::{Grant, GrantScope, Passwords, RootKey, SigningKey, random_secret};
-use berth_model::{GrantId, InstanceId, Role, UserId};
+use berth_access::{GrantScope, Passwords, RootKey, random_secret};
+use berth_model::{GrantId, INSTANCE_ADMIN, InstanceId, OPERATOR, PrincipalId, PrincipalKind};
 use berth_service::Ids;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     Error, PasswordKeeper,
-    settings::KEY_PURPOSE,
-    store::{NewUser, Seed, Store, StoredKey},
+    actor::Actor,
+    store::{NewGrant, NewPrincipal, Seed, Store},
+    token_keys::fresh,
 };
 
 /// The name of the first administrator.
 pub const ADMIN: &str = "admin";
 
 const DEFAULT_INSTANCE: &str = "default";
-
-fn new_key(root: &RootKey, active: bool) -> Result<StoredKey, Error> {
-    let pkcs8 = SigningKey::generate()?;
-    let public = SigningKey::from_pkcs8(&pkcs8)?.public().clone();
-    let sealed = root.seal(KEY_PURPOSE, &public.id, &pkcs8)?;
-    Ok(StoredKey { id: public.id, sealed, jwk: public.jwk, active })
-}
 
 /// What a start needs.
 pub(crate) struct Start<'a> {
@@ -41,10 +35,13 @@ impl Start<'_> {
             issuer: format!("berth:{}", self.ids.ulid()),
             instance: InstanceId::new(self.ids.ulid()),
             instance_name: DEFAULT_INSTANCE.to_owned(),
-            keys: [new_key(self.root, true)?, new_key(self.root, false)?],
+            keys: [fresh(self.root, true)?, fresh(self.root, false)?],
         };
         let instance = self.store.bootstrap(seed).await?;
-        let absent = self.store.user_by_name(instance, ADMIN).await?.is_none();
+        let absent = self.store.principal_by_name(instance, PrincipalKind::User, ADMIN).await?.is_none();
+        if !absent {
+            self.ensure_operator(instance).await?;
+        }
         match &self.given {
             Some(password) => {
                 if !absent || !self.make_admin(instance, password).await? {
@@ -69,23 +66,64 @@ impl Start<'_> {
 
     /// False when another process was first.
     async fn make_admin(&self, instance: InstanceId, password: &SecretString) -> Result<bool, Error> {
-        let grant = Grant { role: Role::InstanceAdmin, scope: GrantScope::Instance(instance) };
-        let admin = NewUser {
-            id: UserId::new(self.ids.ulid()),
-            instance,
-            name: ADMIN.to_owned(),
-            password_hash: self.passwords.hash(password).await?,
-            grant: Some((GrantId::new(self.ids.ulid()), grant)),
+        let id = PrincipalId::new(self.ids.ulid());
+        let actor = Actor::system();
+        let grant = |role: &str, scope| NewGrant {
+            id: GrantId::new(self.ids.ulid()),
+            principal: id,
+            role: role.to_owned(),
+            scope,
+            created_by: actor.name(),
         };
-        Ok(self.store.create_user(admin).await?.is_some())
+        let admin = NewPrincipal {
+            id,
+            instance,
+            kind: PrincipalKind::User,
+            name: ADMIN.to_owned(),
+            description: "the first administrator".to_owned(),
+            password_hash: Some(self.passwords.hash(password).await?),
+            email: String::new(),
+            expires_at: None,
+            grants: vec![
+                grant(INSTANCE_ADMIN, GrantScope::Instance(instance)),
+                grant(OPERATOR, GrantScope::Deployment),
+            ],
+            secret: None,
+        };
+        let entry = actor.entry(self.ids, instance, "user.created", format!("user:{id}"));
+        Ok(self.store.add_principal(admin, entry).await?.is_some())
+    }
+
+    /// The administrator of a version before there were operators is the first one.
+    async fn ensure_operator(&self, instance: InstanceId) -> Result<(), Error> {
+        if self.store.has_operator(instance).await? {
+            return Ok(());
+        }
+        let Some(admin) = self.store.principal_by_name(instance, PrincipalKind::User, ADMIN).await? else {
+            return Ok(());
+        };
+        let (id, actor) = (GrantId::new(self.ids.ulid()), Actor::system());
+        let entry =
+            actor.entry(self.ids, instance, "grant.created", format!("{} grant:{id}", admin.principal()));
+        let grant = NewGrant {
+            id,
+            principal: admin.id,
+            role: OPERATOR.to_owned(),
+            scope: GrantScope::Deployment,
+            created_by: actor.name(),
+        };
+        self.store.create_grant(instance, grant, entry).await?;
+        Ok(())
     }
 
     async fn change_password(&self, instance: InstanceId, password: &SecretString) -> Result<(), Error> {
-        let admin = self.store.user_by_name(instance, ADMIN).await?;
+        let admin = self.store.principal_by_name(instance, PrincipalKind::User, ADMIN).await?;
         let admin = admin.ok_or(Error::Inconsistent("no administrator"))?;
-        if !self.passwords.verify(ADMIN, password, Some(&admin.password_hash)).await? {
+        if !self.passwords.verify(ADMIN, password, admin.password_hash.as_deref()).await? {
             let hash = self.passwords.hash(password).await?;
-            if self.store.set_password(admin.id, admin.password_hash, hash).await? {
+            let entry =
+                Actor::system().entry(self.ids, instance, "user.password_set", admin.principal().to_string());
+            if self.store.set_password(instance, admin.id, admin.password_hash, hash, entry).await? {
                 tracing::info!("the password of {ADMIN} was set to the configured one");
             }
         }

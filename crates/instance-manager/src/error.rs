@@ -25,6 +25,9 @@ pub enum Error {
     /// A generated password can't be kept for its reader.
     #[error("the generated password of the administrator can't be kept")]
     Keeper(#[source] std::io::Error),
+    /// Editions or regions that are configured can't be used.
+    #[error("{0}")]
+    Catalogue(String),
     /// What the database holds contradicts itself.
     #[error("the database holds {0}")]
     Inconsistent(&'static str),
@@ -45,6 +48,7 @@ impl From<Error> for Problem {
             | Error::Key(_)
             | Error::Password(_)
             | Error::Keeper(_)
+            | Error::Catalogue(_)
             | Error::Inconsistent(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "instance-manager");
                 Self::new(
@@ -67,4 +71,9 @@ pub(crate) fn invalid(message: impl Into<String>) -> Problem {
 
 pub(crate) fn no_instance() -> Problem {
     Problem::new(ErrorCode::NotFound, "there is no such instance")
+}
+
+/// What was seen is no longer so.
+pub(crate) fn stale() -> Problem {
+    Problem::new(ErrorCode::Conflict, "it was changed meanwhile; look at it again")
 }

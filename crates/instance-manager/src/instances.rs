@@ -1,31 +1,72 @@
-//! Instances and their settings.
+//! Instances: made, changed, stopped and ended. What an edition allows is wished for first, and in force once metadata,
+//! which knows what is used, has agreed.
 
-use berth_model::{BlobDelivery, EventId, InstanceId};
-use berth_service::Ids;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use berth_model::{
+    AddOns, BlobDelivery, Edition, Editions, InstanceId, InstanceState, Regions, is_instance_name,
+};
+use berth_oci::{ErrorCode, Problem};
+use berth_proto::{from_status, metadata::SetLimitsRequest, metadata::metadata_client::MetadataClient};
+use berth_service::{Channel, Ids};
 
 use crate::{
     Error,
-    error::no_instance,
+    actor::Actor,
+    error::{invalid, no_instance},
     settings::SettingsBoard,
-    store::{AuditRow, Store},
+    store::{InstanceChange, NewInstance, Store, Tenant},
 };
 
-/// Who acts through the local socket.
-const PRINCIPAL: &str = "system:admin";
+/// What metadata is told and asked about an instance.
+#[async_trait]
+pub(crate) trait Limiter: std::fmt::Debug + Send + Sync {
+    /// Puts limits into force; how many namespaces there are.
+    async fn set_limits(
+        &self,
+        instance: InstanceId,
+        revision: i64,
+        edition: &Edition,
+        add_ons: &AddOns,
+    ) -> Result<u64, Problem>;
+}
 
-/// An entry of the audit about something that was done to an instance through the local socket.
-pub(crate) fn entry(ids: &Ids, instance: InstanceId, kind: &str) -> AuditRow {
-    AuditRow {
-        event_id: EventId::new(ids.ulid()),
-        instance,
-        kind: kind.to_owned(),
-        principal: PRINCIPAL.to_owned(),
-        repository_id: String::new(),
-        repository: String::new(),
-        digest: String::new(),
-        tag: String::new(),
-        occurred_at: 0,
+/// Asks metadata.
+#[derive(Clone, Debug)]
+pub(crate) struct MetadataLimiter(pub(crate) MetadataClient<Channel>);
+
+#[async_trait]
+impl Limiter for MetadataLimiter {
+    async fn set_limits(
+        &self,
+        instance: InstanceId,
+        revision: i64,
+        edition: &Edition,
+        add_ons: &AddOns,
+    ) -> Result<u64, Problem> {
+        let limits = edition.limits_with(add_ons);
+        let request = SetLimitsRequest {
+            instance_id: instance.to_string(),
+            revision,
+            max_namespaces: limits.image_namespaces,
+            max_repositories: limits.image_repositories,
+            max_depth: edition.repository_depth,
+        };
+        let answer = self.0.clone().set_limits(request).await.map_err(|status| from_status(&status))?;
+        Ok(answer.into_inner().namespaces)
     }
+}
+
+/// An instance as it is asked for.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct InstanceWish {
+    pub(crate) name: String,
+    pub(crate) edition: String,
+    pub(crate) add_ons: AddOns,
+    pub(crate) region: String,
+    pub(crate) description: String,
+    pub(crate) create_on_push: bool,
 }
 
 /// Instances and their settings.
@@ -33,10 +74,155 @@ pub(crate) fn entry(ids: &Ids, instance: InstanceId, kind: &str) -> AuditRow {
 pub(crate) struct Instances {
     pub(crate) store: Store,
     pub(crate) settings: SettingsBoard,
+    pub(crate) limiter: Arc<dyn Limiter>,
+    pub(crate) editions: Arc<Editions>,
+    pub(crate) regions: Arc<Regions>,
     pub(crate) ids: Ids,
 }
 
+fn check_description(text: &str) -> Result<(), Problem> {
+    if text.len() > 1_000 || text.chars().any(char::is_control) {
+        return Err(invalid("the description has at most 1000 bytes, and no control characters"));
+    }
+    Ok(())
+}
+
 impl Instances {
+    fn edition(&self, name: &str) -> Result<&Edition, Problem> {
+        self.editions.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.editions.all().map(|edition| edition.name.as_str()).collect();
+            invalid(format!("no edition named {name:?}; there are {}", known.join(", ")))
+        })
+    }
+
+    /// Makes an instance. It runs when this returns, unless metadata is away: then a worker sees to it.
+    pub(crate) async fn create(&self, actor: &Actor, wish: InstanceWish) -> Result<Tenant, Error> {
+        if !is_instance_name(&wish.name) {
+            let message =
+                "the name of an instance has 3 to 30 lower-case letters, digits, and hyphens inside";
+            return Err(invalid(message).into());
+        }
+        self.edition(&wish.edition)?;
+        wish.add_ons.check().map_err(invalid)?;
+        check_description(&wish.description)?;
+        if self.regions.get(&wish.region).is_none() {
+            return Err(invalid(format!("no region named {:?}; see the list of regions", wish.region)).into());
+        }
+        let id = InstanceId::new(self.ids.ulid());
+        let entry = actor.entry(&self.ids, id, "instance.created", format!("instance:{id}"));
+        let InstanceWish { name, edition, add_ons, region, description, create_on_push } = wish;
+        let taken =
+            Problem::new(ErrorCode::AlreadyExists, format!("there is an instance named {name} already"));
+        let new = NewInstance { id, name, edition, add_ons, region, description, create_on_push };
+        let made = self.store.add_instance(new, entry).await?.ok_or(taken)?;
+        self.settings.refresh().await?;
+        match self.tend(id).await {
+            Ok(after) => Ok(after.unwrap_or(made)),
+            Err(Error::Problem(problem)) if problem.code == ErrorCode::Unavailable => Ok(made),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An instance by its id; one that was deleted is not there.
+    pub(crate) async fn get(&self, instance: InstanceId) -> Result<Tenant, Error> {
+        let found = self.store.tenant(instance).await?;
+        Ok(found.filter(|found| found.state != InstanceState::Deleted).ok_or_else(no_instance)?)
+    }
+
+    /// An instance by its name.
+    pub(crate) async fn named(&self, name: &str) -> Result<Tenant, Error> {
+        let id = self.store.instance_named(name).await?.ok_or_else(no_instance)?;
+        self.get(id).await
+    }
+
+    pub(crate) async fn change(
+        &self,
+        actor: &Actor,
+        instance: InstanceId,
+        version: Option<i64>,
+        change: InstanceChange,
+    ) -> Result<Tenant, Error> {
+        check_description(change.description.as_deref().unwrap_or_default())?;
+        let entry = actor.entry(&self.ids, instance, "instance.updated", format!("instance:{instance}"));
+        let after = self.store.change_instance(instance, version, change, entry).await?;
+        self.settings.refresh().await?;
+        Ok(after)
+    }
+
+    /// Gives an instance another edition or add-ons. What is used has to fit; if it does not, nothing changes and the
+    /// problem says what stands in the way. While metadata is away the wish stays, and the answer shows it.
+    pub(crate) async fn set_edition(
+        &self,
+        actor: &Actor,
+        instance: InstanceId,
+        version: Option<i64>,
+        edition: &str,
+        add_ons: Option<AddOns>,
+    ) -> Result<Tenant, Error> {
+        self.edition(edition)?;
+        add_ons.unwrap_or_default().check().map_err(invalid)?;
+        let entry = actor.entry(
+            &self.ids,
+            instance,
+            "instance.edition_wished",
+            format!("instance:{instance} {edition}"),
+        );
+        let wished = self.store.wish_edition(instance, version, edition, add_ons, entry).await?;
+        match self.tend(instance).await {
+            Ok(after) => Ok(after.unwrap_or(wished)),
+            Err(Error::Problem(problem)) if problem.code == ErrorCode::Unavailable => Ok(wished),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells metadata the limits that are wished for, and settles the wish by its answer. Done again, it changes nothing.
+    pub(crate) async fn tend(&self, instance: InstanceId) -> Result<Option<Tenant>, Error> {
+        let Some(tenant) = self.store.tenant(instance).await? else { return Ok(None) };
+        let Some((edition, add_ons)) = &tenant.wish else { return Ok(Some(tenant)) };
+        let revision = tenant.limits_revision;
+        let Some(edition) = self.editions.get(edition) else {
+            tracing::error!(%instance, edition, "the edition that is wished for is not configured any more");
+            return self.store.settle_wish(instance, revision, false).await;
+        };
+        let told = self.limiter.set_limits(instance, revision, edition, add_ons).await;
+        berth_service::crash::point("limits.told");
+        match told {
+            Ok(_) => {
+                let after = self.store.settle_wish(instance, revision, true).await?;
+                self.settings.refresh().await?;
+                Ok(after)
+            }
+            Err(problem) if problem.code == ErrorCode::QuotaExceeded => {
+                self.store.settle_wish(instance, revision, false).await?;
+                Err(problem.into())
+            }
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    /// Refuses reads and writes of an instance from now on, or serves it again.
+    pub(crate) async fn set_running(
+        &self,
+        actor: &Actor,
+        instance: InstanceId,
+        version: Option<i64>,
+        running: bool,
+    ) -> Result<Tenant, Error> {
+        let before = self.get(instance).await?;
+        if before.default && !running {
+            return Err(invalid("the default instance can't be stopped; stop the registry instead").into());
+        }
+        let (to, kind) = if running {
+            (InstanceState::Running, "instance.started")
+        } else {
+            (InstanceState::Stopped, "instance.stopped")
+        };
+        let entry = actor.entry(&self.ids, instance, kind, format!("instance:{instance}"));
+        let after = self.store.set_state(instance, version, to, entry).await?;
+        self.settings.refresh().await?;
+        Ok(after)
+    }
+
     /// Says how an instance's blobs reach clients; gateways know within a second.
     pub(crate) async fn set_blob_delivery(
         &self,
@@ -50,7 +236,7 @@ impl Instances {
             BlobDelivery::Stream => "instance.blobs_streamed",
             BlobDelivery::Redirect => "instance.blobs_redirected",
         };
-        let entry = entry(&self.ids, instance, kind);
+        let entry = Actor::system().entry(&self.ids, instance, kind, String::new());
         if self.store.set_blob_delivery(instance, delivery, entry).await? {
             tracing::info!(%instance, delivery = delivery.as_str(), "blob delivery was changed");
             self.settings.refresh().await?;

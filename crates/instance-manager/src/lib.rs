@@ -2,40 +2,48 @@
 //! It signs access tokens, and tells gateways by Watch how to verify them. It asks metadata for ids of paths and holds
 //! no content. The audit subscribes to metadata's events.
 
+mod actor;
 mod audit;
+mod authority;
 mod bootstrap;
+mod credentials;
 mod error;
 mod grpc;
+mod guesses;
 mod instances;
 mod keys;
 mod metrics;
 mod paths;
-mod people;
+mod principals;
+mod roles;
 mod settings;
 mod storage;
 mod store;
 #[cfg(test)]
 mod tests;
 mod token;
+mod token_keys;
 mod worker;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use berth_access::{Decider, PasswordConfig, Passwords, RootKey, Sealer};
+use berth_access::{PasswordConfig, Passwords, RootKey, Sealer};
 use berth_database::{Database, Engine, Migrations, Migrator};
-use berth_model::InstanceId;
+use berth_model::{Editions, InstanceId, Regions};
 use berth_proto::{
     MAX_MESSAGE_BYTES,
     events::subscriber_server::SubscriberServer,
     instance_manager::{
         instance_keys_server::InstanceKeysServer, instance_manager_server::InstanceManagerServer,
+        instances_server::InstancesServer, principals_server::PrincipalsServer, roles_server::RolesServer,
         stores_server::StoresServer,
     },
+    metadata::metadata_client::MetadataClient,
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 pub use bootstrap::ADMIN;
 pub use error::Error;
-pub use grpc::{AuditSubscriber, InstanceManagerApi};
+pub use grpc::{AuditSubscriber, InstanceManagerApi, InstancesApi, PrincipalsApi, RolesApi};
 pub use keys::InstanceKeysApi;
 use secrecy::SecretString;
 pub use storage::StoresApi;
@@ -63,12 +71,45 @@ pub struct Config {
     pub refresh_token_days: u32,
     /// How many passwords are checked at the same time; each check takes 19 MiB of memory. 0: one for each core.
     pub password_checks: usize,
+    /// After how many days tokens are signed with another key. Running pulls do not notice.
+    pub token_key_days: u32,
+    /// A file with editions beside the product's own, in TOML: a table each. Empty: none.
+    pub editions_file: String,
+    /// A file with the regions that instances may live in, in TOML: a list of tables named regions. Empty: the
+    /// product's catalogue.
+    pub regions_file: String,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { refresh_token_days: 30, password_checks: 0 }
+        Self {
+            refresh_token_days: 30,
+            password_checks: 0,
+            token_key_days: 30,
+            editions_file: String::new(),
+            regions_file: String::new(),
+        }
     }
+}
+
+impl Config {
+    fn editions(&self) -> Result<Editions, Error> {
+        if self.editions_file.is_empty() {
+            return Ok(Editions::built_in());
+        }
+        Editions::with(&read(&self.editions_file)?).map_err(|error| Error::Catalogue(error.to_string()))
+    }
+
+    fn regions(&self) -> Result<Regions, Error> {
+        if self.regions_file.is_empty() {
+            return Ok(Regions::built_in());
+        }
+        Regions::read(&read(&self.regions_file)?).map_err(|error| Error::Catalogue(error.to_string()))
+    }
+}
+
+fn read(file: &str) -> Result<String, Error> {
+    std::fs::read_to_string(file).map_err(|error| Error::Catalogue(format!("can't read {file}: {error}")))
 }
 
 /// Where a generated password waits for its reader. It is in the database only as a hash.
@@ -110,6 +151,12 @@ pub struct Deps<'a> {
 pub struct Service {
     /// Its gRPC server.
     pub server: InstanceManagerServer<InstanceManagerApi>,
+    /// Instances, editions and regions.
+    pub instances: InstancesServer<InstancesApi>,
+    /// People, robots and groups.
+    pub principals: PrincipalsServer<PrincipalsApi>,
+    /// Roles and grants.
+    pub roles: RolesServer<RolesApi>,
     /// The keys that seal what instances store.
     pub keys: InstanceKeysServer<InstanceKeysApi>,
     /// The stores of instances, for blob-store and the scrubber.
@@ -123,6 +170,9 @@ pub struct Service {
     pub streams: CancellationToken,
     /// Whether the administrator's password was generated at this start; the keeper has it.
     pub generated_password: bool,
+    /// For what a worker does by itself.
+    #[cfg(test)]
+    pub(crate) domain: instances::Instances,
 }
 
 impl fmt::Debug for Service {
@@ -134,7 +184,8 @@ impl fmt::Debug for Service {
 /// Starts instance-manager: makes what the database lacks, loads the settings, follows their revision.
 pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
     let paths = Arc::new(paths::MetadataPaths::new(deps.metadata.clone()));
-    assemble(config, deps, paths).await
+    let limiter = Arc::new(instances::MetadataLimiter(MetadataClient::new(deps.metadata.clone())));
+    assemble(config, deps, paths, limiter).await
 }
 
 /// The keys of instances alone, for a registry that does not run.
@@ -169,7 +220,12 @@ fn serve_stores(api: StoresApi) -> StoresServer<StoresApi> {
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>) -> Result<Service, Error> {
+async fn assemble(
+    config: &Config,
+    deps: Deps<'_>,
+    paths: Arc<dyn paths::Paths>,
+    limiter: Arc<dyn instances::Limiter>,
+) -> Result<Service, Error> {
     bootstrap::check_given(deps.admin_password.as_ref())?;
     let mut password_config = PasswordConfig::default();
     if config.password_checks > 0 {
@@ -193,29 +249,43 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         deps.clock.clone(),
     );
     let root = deps.root_key;
+    let key_root = Arc::clone(&root);
     let settings =
         settings::SettingsBoard::open(store.clone(), Arc::clone(&root), deps.clock.clone(), deps.ids.clone())
             .await?;
     worker::follow_settings(settings.clone(), &deps.tasks);
 
     let metrics = metrics::Metrics::register(deps.registry);
-    let decider = Decider::default();
-    let people = people::People {
+    let clock = settings.clock();
+    let authority = authority::Authority::new(store.clone(), paths.clone(), clock.clone());
+    let roles = roles::Roles {
+        store: store.clone(),
+        settings: settings.clone(),
+        authority: authority.clone(),
+        ids: deps.ids.clone(),
+    };
+    let principals = principals::Principals {
         store: store.clone(),
         settings: settings.clone(),
         passwords: passwords.clone(),
-        decider: decider.clone(),
-        paths: paths.clone(),
+        authority: authority.clone(),
+        roles: roles.clone(),
+        clock: clock.clone(),
         ids: deps.ids.clone(),
-        grants: moka::future::Cache::new(10_000),
+    };
+    let credentials = credentials::Credentials {
+        store: store.clone(),
+        passwords,
+        guesses: guesses::Guesses::new(clock.clone()),
+        clock: clock.clone(),
     };
     let issuer = token::Issuer {
-        people: people.clone(),
+        store: store.clone(),
+        credentials,
+        authority: authority.clone(),
         settings: settings.clone(),
-        passwords,
-        decider,
         paths,
-        clock: settings.clock(),
+        clock,
         refresh_lifetime: Duration::from_secs(u64::from(config.refresh_token_days) * 86_400),
     };
     let storage = storage::Storage::new(
@@ -226,13 +296,32 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         deps.ids.clone(),
     );
     let stores = serve_stores(StoresApi::new(store.clone(), root));
-    let instances = instances::Instances { store: store.clone(), settings: settings.clone(), ids: deps.ids };
+    let instances = instances::Instances {
+        store: store.clone(),
+        settings: settings.clone(),
+        limiter,
+        editions: Arc::new(config.editions()?),
+        regions: Arc::new(config.regions()?),
+        ids: deps.ids,
+    };
+    worker::tend_instances(instances.clone(), &deps.tasks);
+    let token_keys = token_keys::TokenKeys {
+        store: store.clone(),
+        settings: settings.clone(),
+        root: Arc::clone(&key_root),
+        ids: instances.ids.clone(),
+        period: Duration::from_secs(u64::from(config.token_key_days.max(1)) * 86_400),
+    };
+    worker::tend_token_keys(token_keys.clone(), &deps.tasks);
+    #[cfg(test)]
+    let domain = instances.clone();
     let streams = deps.tasks.stopping().child_token();
     let subscriber = AuditSubscriber { store: store.clone(), metrics: metrics.clone() };
     let api = InstanceManagerApi {
         issuer,
-        people,
-        instances,
+        authority,
+        instances: instances.clone(),
+        token_keys,
         storage,
         settings,
         store,
@@ -243,6 +332,15 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         server: InstanceManagerServer::new(api)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        instances: InstancesServer::new(InstancesApi { instances })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        principals: PrincipalsServer::new(PrincipalsApi { principals: principals.clone() })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        roles: RolesServer::new(RolesApi { roles, principals })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
         keys,
         stores,
         subscriber: SubscriberServer::new(subscriber)
@@ -251,5 +349,7 @@ async fn assemble(config: &Config, deps: Deps<'_>, paths: Arc<dyn paths::Paths>)
         default_instance,
         streams,
         generated_password,
+        #[cfg(test)]
+        domain,
     })
 }

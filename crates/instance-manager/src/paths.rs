@@ -64,7 +64,7 @@ impl Paths for MetadataPaths {
             .map(|identity| {
                 Ok(Identity {
                     place: Place {
-                        instance,
+                        instance: Some(instance),
                         namespace: optional("namespace_id", &identity.namespace_id)?,
                         repository: optional("repository_id", &identity.repository_id)?,
                     },

@@ -1,9 +1,9 @@
 //! The settings that gateways watch, and the signer that belongs to them: one snapshot, replaced as a whole.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use berth_access::{KeySet, RootKey, Signer, SigningKey};
-use berth_model::InstanceId;
+use berth_model::{InstanceId, InstanceState};
 use berth_proto::instance_manager as wire;
 use berth_service::{Ids, SharedClock, ToldClock};
 use tokio::{sync::watch, time::Instant};
@@ -19,17 +19,42 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long it goes on saying so without a database.
 const BLIND: Duration = Duration::from_secs(600);
 
+/// What of an instance matters to tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Served {
+    pub(crate) state: InstanceState,
+    /// Whether a push may make namespaces.
+    pub(crate) create_on_push: bool,
+}
+
 /// The settings as of one revision.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) wire: wire::Settings,
     pub(crate) signer: Signer,
-    instances: Vec<InstanceId>,
+    /// With what a token may be bound to in each.
+    instances: HashMap<InstanceId, Served>,
+    home: Option<InstanceId>,
 }
 
 impl Snapshot {
     pub(crate) fn has(&self, instance: InstanceId) -> bool {
-        self.instances.contains(&instance)
+        self.instances.contains_key(&instance)
+    }
+
+    /// Whether an instance is served, and what a push may make there.
+    pub(crate) fn served(&self, instance: InstanceId) -> Option<Served> {
+        self.instances.get(&instance).copied()
+    }
+
+    /// The instance whose principals may run the deployment.
+    pub(crate) fn home(&self) -> Option<InstanceId> {
+        self.home
+    }
+
+    /// Whether this is the instance whose principals may run the deployment.
+    pub(crate) fn is_home(&self, instance: InstanceId) -> bool {
+        self.home == Some(instance)
     }
 }
 
@@ -64,15 +89,26 @@ async fn load(store: &Store, root: &RootKey, clock: SharedClock, ids: Ids) -> Re
         blob_delivery: instance.blob_delivery.as_str().to_owned(),
         store_id: instance.store_id.clone().unwrap_or_default(),
         store_stages: instance.store_stages,
+        state: instance.state.to_string(),
+        region: instance.region.clone(),
     });
+    let not_befores = stored
+        .not_befores
+        .into_iter()
+        .map(|not_before| wire::NotBefore { subject: not_before.subject, at: not_before.at.0 });
     let wire = wire::Settings {
         revision: u64::try_from(stored.revision).unwrap_or_default(),
         jwks: KeySet::publish(stored.keys.iter().map(|key| key.jwk.as_str())),
         instances: instances.collect(),
         issuer: stored.issuer,
         now: 0,
+        not_befores: not_befores.collect(),
     };
-    Ok(Snapshot { wire, signer, instances: stored.instances.iter().map(|instance| instance.id).collect() })
+    let home = stored.instances.iter().find(|instance| instance.default).map(|instance| instance.id);
+    let served = stored.instances.iter().map(|instance| {
+        (instance.id, Served { state: instance.state, create_on_push: instance.create_on_push })
+    });
+    Ok(Snapshot { wire, signer, instances: served.collect(), home })
 }
 
 impl SettingsBoard {

@@ -22,8 +22,8 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     Error,
+    actor::Actor,
     error::{invalid, no_instance},
-    instances,
     settings::SettingsBoard,
     store::{NewStore, Store, StoredStore},
 };
@@ -74,7 +74,7 @@ impl Storage {
     /// its id; `None`: that of the deployment.
     pub(crate) async fn set(&self, instance: InstanceId, wanted: Wanted) -> Result<Option<String>, Error> {
         self.check(instance)?;
-        let entry = instances::entry(&self.ids, instance, "instance.storage_changed");
+        let entry = Actor::system().entry(&self.ids, instance, "instance.storage_changed", "");
         if wanted.kind == "shared" && !wanted.encrypted {
             if self.store.use_shared(instance, entry).await? {
                 tracing::info!(%instance, "new blobs go to the deployment's storage");
@@ -131,7 +131,7 @@ impl Storage {
             Wanted { kind: found.kind, settings: settings.to_string(), secret, encrypted: found.encrypted };
         let probed = self.probe(instance, &found.id, &wanted).await?;
         let sealed = self.seal(&found.id, &wanted.secret)?;
-        let entry = instances::entry(&self.ids, instance, "instance.storage_credentials_rotated");
+        let entry = Actor::system().entry(&self.ids, instance, "instance.storage_credentials_rotated", "");
         let known = (found.id.clone(), found.settings);
         if !self.store.rotate(instance, known, probed.settings, sealed, entry).await? {
             return Err(Problem::new(ErrorCode::Unavailable, "another change came first; try again").into());

@@ -6,33 +6,28 @@ use std::{
     time::Duration,
 };
 
-use berth_access::{
-    AccessEntry, Basis, Bound, Decider, LIFETIME, Passwords, PrincipalGrants, random_secret, secret_hash,
-};
-use berth_model::{Action, InstanceId, Scope};
-use berth_oci::{Problem, RepositoryName};
+use berth_access::{AccessEntry, Basis, Bound, Claim, LIFETIME, Place, PrincipalGrants, secret_hash};
+use berth_model::{Action, InstanceId, InstanceState, Permission, PrincipalKind, RobotName, Scope};
+use berth_oci::{ErrorCode, Problem, RepositoryName};
 use berth_service::{SharedClock, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     Error,
-    error::{invalid, no_instance, wrong_credentials},
+    authority::Authority,
+    credentials::{Authenticated, Credential, Credentials},
+    error::{invalid, no_instance},
     paths::{Identity, Paths},
-    people::People,
-    settings::SettingsBoard,
-    store::StoredUser,
+    principals::fresh,
+    settings::{Served, SettingsBoard},
+    store::{SecretToken, Store, TokenKind},
 };
+
+/// What a refresh token begins with.
+const REFRESH_TOKEN: &str = "berth_refresh_";
 
 /// The most scopes of one request.
 pub(crate) const MAX_SCOPES: usize = 100;
-
-/// What someone shows to get a token.
-#[derive(Debug)]
-pub(crate) enum Credential {
-    Anonymous,
-    Password { name: String, secret: SecretString },
-    Refresh(SecretString),
-}
 
 /// A request for a token.
 #[derive(Debug)]
@@ -41,6 +36,8 @@ pub(crate) struct TokenRequest {
     pub(crate) credential: Credential,
     pub(crate) scopes: Vec<String>,
     pub(crate) offline: bool,
+    /// Where it came from; empty: not known.
+    pub(crate) address: String,
 }
 
 /// A token, and what it grants.
@@ -56,10 +53,10 @@ pub(crate) struct IssuedToken {
 /// Issues tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Issuer {
-    pub(crate) people: People,
+    pub(crate) store: Store,
+    pub(crate) credentials: Credentials,
+    pub(crate) authority: Authority,
     pub(crate) settings: SettingsBoard,
-    pub(crate) passwords: Passwords,
-    pub(crate) decider: Decider,
     pub(crate) paths: Arc<dyn Paths>,
     pub(crate) clock: SharedClock,
     pub(crate) refresh_lifetime: Duration,
@@ -86,84 +83,70 @@ impl Issuer {
     pub(crate) async fn issue(&self, request: TokenRequest) -> Result<IssuedToken, Error> {
         let instance = request.instance;
         let snapshot = self.settings.current();
-        if !snapshot.has(instance) {
-            return Err(no_instance().into());
+        let served = snapshot.served(instance).ok_or_else(no_instance)?;
+        if served.state != InstanceState::Running {
+            let message = format!("the instance is {}", served.state);
+            return Err(Problem::new(ErrorCode::Denied, message).into());
         }
         let (paths, catalog) = requested(&request.scopes)?;
-        let user = self.authenticate(instance, &request.credential).await?;
-        let who = match &user {
-            Some(user) => Some(self.people.grants_of(user).await?),
+        // Before anything is read: a right that is taken away while this goes on is refused by this moment.
+        let began = self.clock.now();
+        let known = self.credentials.authenticate(instance, &request.credential, &request.address).await?;
+        let who = match &known {
+            Some(known) => Some(self.authority.grants_of(&known.principal).await?),
             None => None,
         };
         let names: Vec<RepositoryName> = paths.keys().cloned().collect();
         let identities = self.paths.lookup(instance, &names).await?;
         let mut access = Vec::with_capacity(names.len());
         for ((path, actions), identity) in paths.into_iter().zip(identities) {
-            access.extend(self.entry(who.as_ref(), path, &actions, identity).await);
+            access.extend(self.entry(instance, served, who.as_ref(), path, &actions, identity).await);
         }
-        // The list shows what its reader may read, so every person may ask for it.
-        let catalog = catalog && user.is_some();
+        // The list shows what its reader may read, so everybody who is known may ask for it.
+        let catalog = catalog && known.is_some();
         let scope = granted(&access, catalog);
-        let (principal, name) = match &user {
-            Some(user) => (format!("user:{}", user.id), user.name.as_str()),
-            None => ("anonymous".to_owned(), ""),
+        let (principal, name) = match &known {
+            Some(known) => (known.principal.principal().to_string(), login(known)),
+            None => ("anonymous".to_owned(), String::new()),
         };
-        let refresh_token = match (&user, request.offline) {
-            (Some(user), true) => Some(self.refresh_token(user, instance, request.credential).await?),
+        let refresh_token = match (&known, request.offline) {
+            (Some(known), true) => Some(self.refresh_token(known, instance, request.credential).await?),
             _ => None,
         };
-        let signed = snapshot.signer.sign(instance, &principal, name, access, catalog)?;
-        Ok(IssuedToken {
-            token: signed.token,
-            issued_at: signed.issued_at,
-            lifetime: LIFETIME,
-            refresh_token,
-            scope,
-        })
-    }
-
-    async fn authenticate(
-        &self,
-        instance: InstanceId,
-        credential: &Credential,
-    ) -> Result<Option<StoredUser>, Error> {
-        match credential {
-            Credential::Anonymous => Ok(None),
-            Credential::Password { name, secret } => {
-                let user = self.people.store.user_by_name(instance, name).await?;
-                let stored = user.as_ref().map(|user| user.password_hash.as_str());
-                if self.passwords.verify(name, secret, stored).await? {
-                    Ok(user)
-                } else {
-                    Err(wrong_credentials().into())
-                }
-            }
-            Credential::Refresh(token) => {
-                let hash = secret_hash(token.expose_secret());
-                let user = self.people.store.user_by_refresh_token(hash, instance, self.clock.now()).await?;
-                Ok(Some(user.ok_or_else(wrong_credentials)?))
-            }
-        }
+        let left = known.as_ref().and_then(|known| known.until).map(|end| end.since(began));
+        let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
+        let claim = Claim { instance, principal: &principal, name: &name, access, catalog, began, lifetime };
+        let signed = snapshot.signer.sign(claim)?;
+        Ok(IssuedToken { token: signed.token, issued_at: signed.issued_at, lifetime, refresh_token, scope })
     }
 
     /// What of the requested actions is allowed on a path; `None`: nothing.
     async fn entry(
         &self,
+        instance: InstanceId,
+        served: Served,
         who: Option<&PrincipalGrants>,
         path: RepositoryName,
         actions: &BTreeSet<Action>,
         identity: Identity,
     ) -> Option<AccessEntry> {
+        let place = identity.place;
         let mut allowed = BTreeSet::new();
         if let Some(who) = who {
             for action in actions {
-                if self.decider.allowed(who, identity.place, *action).await {
+                if self.authority.allows(who, place, Permission::from(*action)).await {
                     allowed.insert(*action);
                 }
             }
+            if allowed.contains(&Action::Push) && !self.may_make(who, place, served.create_on_push).await {
+                allowed.remove(&Action::Push);
+            }
+            if !allowed.contains(&Action::Push) {
+                allowed.remove(&Action::Overwrite);
+            }
         }
         let mut basis = Basis::Grant;
-        let public = identity.public && identity.place.repository.is_some();
+        let public = identity.public && place.repository.is_some();
         if allowed.is_empty() && public && actions.contains(&Action::Pull) {
             allowed.insert(Action::Pull);
             basis = Basis::Public;
@@ -171,30 +154,56 @@ impl Issuer {
         if allowed.is_empty() {
             return None;
         }
-        let place = identity.place;
         let bound = match (place.repository, place.namespace) {
             (Some(repository), _) => Bound::Repository(repository),
             (None, Some(namespace)) => Bound::Namespace(namespace),
-            (None, None) => Bound::Instance(place.instance),
+            (None, None) => Bound::Instance(instance),
         };
         Some(AccessEntry { path, actions: allowed, bound, basis })
     }
 
+    /// Whether what a push needs and is not there may be made.
+    async fn may_make(&self, who: &PrincipalGrants, place: Place, namespaces_too: bool) -> bool {
+        if place.repository.is_some() {
+            return true;
+        }
+        self.authority.allows(who, place, Permission::RepositoryCreate).await
+            && (place.namespace.is_some()
+                || (namespaces_too && self.authority.allows(who, place, Permission::NamespaceCreate).await))
+    }
+
     async fn refresh_token(
         &self,
-        user: &StoredUser,
+        known: &Authenticated,
         instance: InstanceId,
         credential: Credential,
     ) -> Result<SecretString, Error> {
         if let Credential::Refresh(token) = credential {
             return Ok(token);
         }
-        let token = random_secret()?;
+        let (token, _) = fresh(REFRESH_TOKEN)?;
         let now = self.clock.now();
-        let hash = secret_hash(token.expose_secret());
-        let expires_at = now.plus(self.refresh_lifetime);
-        self.people.store.keep_refresh_token(hash, user.id, instance, now, expires_at).await?;
+        let end = now.plus(self.refresh_lifetime);
+        let kept = SecretToken {
+            hash: secret_hash(token.expose_secret()),
+            kind: TokenKind::Refresh,
+            instance,
+            principal: known.principal.id,
+            secret: known.secret,
+            created_at: now,
+            // What was lent for an hour does not become more.
+            expires_at: known.until.map_or(end, |until| until.min(end)),
+        };
+        self.store.keep_secret_token(kept).await?;
         Ok(token)
+    }
+}
+
+/// What the principal logs in as.
+fn login(known: &Authenticated) -> String {
+    match known.principal.kind {
+        PrincipalKind::Robot => RobotName::login(&known.principal.name),
+        PrincipalKind::User | PrincipalKind::Group => known.principal.name.clone(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use berth_service::Tasks;
 
-use crate::settings::SettingsBoard;
+use crate::{Error, instances::Instances, settings::SettingsBoard, token_keys::TokenKeys};
 
 const POLL: Duration = Duration::from_secs(1);
 
@@ -26,6 +26,63 @@ pub(crate) fn follow_settings(board: SettingsBoard, tasks: &Tasks) {
                     }
                     failing = true;
                 }
+            }
+        }
+    });
+}
+
+/// How often it is looked for instances whose limits metadata has not confirmed.
+const TEND: Duration = Duration::from_secs(5);
+
+/// Sees to it that what is wished for instances comes true or is given up; ends with `tasks`.
+pub(crate) fn tend_instances(instances: Instances, tasks: &Tasks) {
+    let stopping = tasks.stopping();
+    tasks.spawn("instances", async move {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(TEND) => {}
+            }
+            if let Err(error) = tend_all(&instances).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "instances can't be tended");
+            }
+        }
+    });
+}
+
+async fn tend_all(instances: &Instances) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let page = instances.store.tenants_to_tend(after, 100).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        for instance in page {
+            match instances.tend(instance).await {
+                Ok(_) => {}
+                // Metadata has said no, and the wish is gone.
+                Err(Error::Problem(problem)) => {
+                    tracing::info!(%instance, %problem, "a wish did not come true")
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// How often it is looked whether tokens need another key.
+const TEND_KEYS: Duration = Duration::from_secs(60);
+
+/// Changes the keys that sign tokens in time; ends with `tasks`.
+pub(crate) fn tend_token_keys(keys: TokenKeys, tasks: &Tasks) {
+    let stopping = tasks.stopping();
+    tasks.spawn("token keys", async move {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(TEND_KEYS) => {}
+            }
+            if let Err(error) = keys.tend().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "token keys can't be tended");
             }
         }
     });

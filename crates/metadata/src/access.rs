@@ -13,6 +13,8 @@ pub(crate) struct Access {
     pub(crate) path: RepositoryName,
     pub(crate) bound_to: Binding,
     pub(crate) principal: String,
+    /// It may make tags, and not move those that are there.
+    pub(crate) keeps_tags: bool,
 }
 
 /// What was at the path when the token was issued.
@@ -45,6 +47,7 @@ impl Access {
             path,
             bound_to,
             principal: access.principal,
+            keeps_tags: access.keeps_tags,
         })
     }
 

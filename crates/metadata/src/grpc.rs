@@ -290,6 +290,7 @@ impl Server for MetadataService {
                 revision: request.revision,
                 max_namespaces: request.max_namespaces,
                 max_repositories: request.max_repositories,
+                max_depth: request.max_depth,
             };
             let in_force = self.metadata.set_limits(wish).await?;
             Ok(proto::SetLimitsResponse {

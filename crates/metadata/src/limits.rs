@@ -2,7 +2,7 @@
 
 use berth_database::{Transaction, args};
 use berth_model::InstanceId;
-use berth_oci::{ErrorCode, Problem};
+use berth_oci::{ErrorCode, Problem, RepositoryName};
 
 use crate::{
     Metadata,
@@ -24,6 +24,7 @@ pub(crate) struct Limits {
     revision: i64,
     namespaces: Counted,
     repositories: Counted,
+    max_depth: Option<i64>,
 }
 
 /// Limits that instance-manager wishes for.
@@ -33,6 +34,8 @@ pub(crate) struct Wish {
     pub(crate) revision: i64,
     pub(crate) max_namespaces: Option<u64>,
     pub(crate) max_repositories: Option<u64>,
+    /// Parts of a repository's name after its namespace.
+    pub(crate) max_depth: Option<u64>,
 }
 
 /// What is in force.
@@ -44,34 +47,45 @@ pub(crate) struct InForce {
 }
 
 impl Counted {
-    fn exceeded(&self, advice: &str) -> Error {
-        let Self { unit, used, limit } = *self;
-        let limit = limit.unwrap_or(i64::MAX);
-        let message = format!("the instance has {used} of at most {limit} {unit}; {advice}");
-        let detail = serde_json::json!({ "used": used, "limit": limit, "unit": unit });
-        Problem::new(ErrorCode::QuotaExceeded, message).with_detail(detail).into()
+    fn detail(&self) -> serde_json::Value {
+        serde_json::json!({ "used": self.used, "limit": self.limit, "unit": self.unit })
+    }
+
+    fn says(&self) -> String {
+        format!("{} of at most {} {}", self.used, self.limit.unwrap_or(i64::MAX), self.unit)
     }
 
     /// Whether `more` may be made.
     fn admit(&self, more: i64) -> Result<()> {
         match self.limit {
             Some(limit) if more > 0 && self.used + more > limit => {
-                Err(self.exceeded("delete some, or ask its administrator for more"))
+                let message = format!(
+                    "the instance has {}; delete some, or ask its administrator for more",
+                    self.says()
+                );
+                Err(Problem::new(ErrorCode::QuotaExceeded, message).with_detail(self.detail()).into())
             }
             _ => Ok(()),
         }
     }
 
-    /// Whether `limit` is enough for what there is.
-    fn admit_limit(self, limit: Option<i64>) -> Result<()> {
-        match limit {
-            Some(most) if self.used > most => {
-                Err(Self { limit, ..self }
-                    .exceeded("a limit can't be below what is in use; delete some first"))
-            }
-            _ => Ok(()),
-        }
+    /// What stands in the way of this limit.
+    fn above(self, limit: Option<i64>) -> Option<Self> {
+        limit.is_some_and(|most| self.used > most).then_some(Self { limit, ..self })
     }
+}
+
+/// Limits that are below today's use: the first one as in every other refusal, and all of them.
+fn below_use(exceeded: &[Counted]) -> Result<()> {
+    let Some(first) = exceeded.first() else { return Ok(()) };
+    let all: Vec<String> = exceeded.iter().map(Counted::says).collect();
+    let message = format!(
+        "the instance has {}; a limit can't be below what is in use; delete some first",
+        all.join(", ")
+    );
+    let mut detail = first.detail();
+    detail["exceeded"] = exceeded.iter().map(Counted::detail).collect();
+    Err(Problem::new(ErrorCode::QuotaExceeded, message).with_detail(detail).into())
 }
 
 impl Limits {
@@ -79,6 +93,20 @@ impl Limits {
     pub(crate) fn admit(&self, namespaces: i64, repositories: i64) -> Result<()> {
         self.namespaces.admit(namespaces)?;
         self.repositories.admit(repositories)
+    }
+
+    /// Whether a repository's name may have so many parts after its namespace.
+    pub(crate) fn admit_depth(&self, path: &RepositoryName) -> Result<()> {
+        let depth = i64::try_from(path.depth()).unwrap_or(i64::MAX) - 1;
+        match self.max_depth {
+            Some(most) if depth > most => {
+                let message = format!(
+                    "{path} has {depth} parts after its namespace, and the edition of the instance allows {most}"
+                );
+                Err(Problem::new(ErrorCode::NameInvalid, message).into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -90,6 +118,7 @@ pub(crate) async fn lock(tx: &mut Transaction, instance: &str) -> Result<Limits>
         namespaces: Counted { unit: "namespaces", limit: row.get(0)?, used: row.get(2)? },
         repositories: Counted { unit: "repositories", limit: row.get(1)?, used: row.get(3)? },
         revision: row.get(4)?,
+        max_depth: row.get(5)?,
     })
 }
 
@@ -106,9 +135,25 @@ async fn set(tx: &mut Transaction, wish: &Wish) -> Result<InForce> {
     }
     let max_namespaces = wish.max_namespaces.map(store::stored_size).transpose()?;
     let max_repositories = wish.max_repositories.map(store::stored_size).transpose()?;
-    limits.namespaces.admit_limit(max_namespaces)?;
-    limits.repositories.admit_limit(max_repositories)?;
-    let args = args![instance, wish.revision, max_namespaces, max_repositories];
+    let max_depth = wish.max_depth.map(store::stored_size).transpose()?;
+    let mut exceeded: Vec<Counted> =
+        [limits.namespaces.above(max_namespaces), limits.repositories.above(max_repositories)]
+            .into_iter()
+            .flatten()
+            .collect();
+    let tighter = max_depth.filter(|most| limits.max_depth.is_none_or(|today| *most < today));
+    if let Some(most) = tighter
+        && let Some(row) = tx.optional(&sql::DEEPER_REPOSITORY, args![instance.clone(), most]).await?
+    {
+        let path: RepositoryName = row
+            .get::<String>(0)?
+            .parse()
+            .map_err(|_| Error::new(ErrorCode::Internal, "a repository's name can't be read"))?;
+        let used = i64::try_from(path.depth()).unwrap_or(i64::MAX) - 1;
+        exceeded.push(Counted { unit: "parts in a repository's name", used, limit: max_depth });
+    }
+    below_use(&exceeded)?;
+    let args = args![instance, wish.revision, max_namespaces, max_repositories, max_depth];
     tx.execute(&sql::SET_LIMITS, args).await?;
     in_force.revision = wish.revision;
     Ok(in_force)

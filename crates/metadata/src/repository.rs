@@ -91,6 +91,7 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
     let namespace = tx.optional(&sql::NAMESPACE_AT, args![instance.clone(), name]).await?;
     let namespace = namespace.map(|row| row.get::<String>(0)).transpose()?;
     access.check_making(namespace.as_deref())?;
+    limits.admit_depth(&access.path)?;
     limits.admit(i64::from(namespace.is_none()), 1)?;
     let now = tx.now();
     let made_namespace = i64::from(namespace.is_none());

@@ -61,6 +61,11 @@ pub(crate) async fn point(
     if previous.as_ref() == Some(digest) {
         return Ok(());
     }
+    if previous.is_some() && access.keeps_tags {
+        let message =
+            format!("the tag {name} is there, and moving it needs the right to overwrite; use a new tag");
+        return Err(Error::new(ErrorCode::Denied, message));
+    }
     let sequence = tx.sequence(event::SEQUENCE).await?;
     let args = args![repository, name.as_str(), digest.to_bytes(), sequence, now];
     tx.execute(&sql::MOVE_TAG, args).await?;

@@ -70,10 +70,12 @@ ids! {
     RepositoryId;
     /// An upload session.
     UploadId;
-    /// A person.
-    UserId;
+    /// Whoever roles are given to: a person, a robot, a group.
+    PrincipalId;
     /// A grant of a role to a principal.
     GrantId;
+    /// One of the secrets of a robot.
+    SecretId;
     /// An event.
     EventId;
 }

@@ -1,11 +1,26 @@
-//! The tenant vocabulary: typed ids, principals, actions, roles, token scopes. Pure: no I/O, no clock, no randomness.
+//! The tenant vocabulary: typed ids, principals, permissions, roles, editions, regions, token scopes. Pure: no I/O, no
+//! clock, no randomness.
 
 mod delivery;
+mod edition;
 mod id;
+mod instance;
+mod permission;
+mod principal;
+mod region;
 mod role;
 mod scope;
 
 pub use delivery::BlobDelivery;
-pub use id::{EventId, GrantId, IdError, InstanceId, NamespaceId, RepositoryId, UploadId, UserId};
-pub use role::{Action, Role, Visibility};
+pub use edition::{
+    AddOns, Edition, EditionError, EditionRequired, Editions, Feature, Limit, Limits, PullRate, UNLIMITED,
+};
+pub use id::{
+    EventId, GrantId, IdError, InstanceId, NamespaceId, PrincipalId, RepositoryId, SecretId, UploadId,
+};
+pub use instance::{InstanceState, is_instance_name};
+pub use permission::{Permission, PermissionError};
+pub use principal::{Principal, PrincipalKind, RobotName};
+pub use region::{Region, RegionError, Regions};
+pub use role::{Action, INSTANCE_ADMIN, OPERATOR, Role, ScopeKind, Visibility};
 pub use scope::{Scope, ScopeError};

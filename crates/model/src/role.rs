@@ -1,28 +1,38 @@
-//! What may be done, by whom, and who may see a repository.
+//! What may be done with content, roles, where they may be given, and who may see a repository.
 
-use std::{fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
-/// What a request does to a repository; the words of token scopes.
+use crate::Permission;
+
+/// What a request does to a repository's content.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Read content.
     Pull,
-    /// Add content and move tags.
+    /// Add content, and tags that are new.
     Push,
+    /// Move tags that are there. No word of token scopes: whoever asks for push asks for it as well.
+    Overwrite,
     /// Delete content.
     Delete,
 }
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 3] = [Self::Pull, Self::Push, Self::Delete];
+    pub const ALL: [Self; 4] = [Self::Pull, Self::Push, Self::Overwrite, Self::Delete];
 
-    /// The word in a scope.
+    /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pull => "pull",
             Self::Push => "push",
+            Self::Overwrite => "overwrite",
             Self::Delete => "delete",
         }
     }
@@ -42,63 +52,106 @@ impl fmt::Display for Action {
     }
 }
 
-/// The built-in roles. What each may do is data: [`Role::actions`].
+/// The kinds of places where a role may be given, widest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Everything in an instance.
-    InstanceAdmin,
-    /// Everything in a namespace.
-    NamespaceAdmin,
-    /// Push, pull and delete.
-    Maintainer,
-    /// Push and pull.
-    Developer,
-    /// Pull.
-    Reader,
+#[serde(rename_all = "lowercase")]
+pub enum ScopeKind {
+    /// All instances, for operators.
+    Deployment,
+    /// One instance.
+    Instance,
+    /// One namespace.
+    Namespace,
+    /// One repository.
+    Repository,
 }
 
-impl Role {
-    /// All built-in roles.
-    pub const ALL: [Self; 5] =
-        [Self::InstanceAdmin, Self::NamespaceAdmin, Self::Maintainer, Self::Developer, Self::Reader];
+impl ScopeKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Deployment, Self::Instance, Self::Namespace, Self::Repository];
 
-    /// The name in grants and commands.
+    /// The word in SQL, commands and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::InstanceAdmin => "instance-admin",
-            Self::NamespaceAdmin => "namespace-admin",
-            Self::Maintainer => "maintainer",
-            Self::Developer => "developer",
-            Self::Reader => "reader",
-        }
-    }
-
-    /// What the role may do with content.
-    pub const fn actions(self) -> &'static [Action] {
-        match self {
-            Self::InstanceAdmin | Self::NamespaceAdmin | Self::Maintainer => {
-                &[Action::Pull, Action::Push, Action::Delete]
-            }
-            Self::Developer => &[Action::Pull, Action::Push],
-            Self::Reader => &[Action::Pull],
+            Self::Deployment => "deployment",
+            Self::Instance => "instance",
+            Self::Namespace => "namespace",
+            Self::Repository => "repository",
         }
     }
 }
 
-impl FromStr for Role {
+impl FromStr for ScopeKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
-            format!("no role named {text:?}; there are instance-admin, namespace-admin, maintainer, developer, reader")
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| {
+            format!("no scope named {text:?}; there are deployment, instance, namespace, repository")
         })
     }
 }
 
-impl fmt::Display for Role {
+impl fmt::Display for ScopeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A role: what it allows, wherever it was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Role {
+    /// Of a built-in role its name, of another its id.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// Where it may be given.
+    pub scopes: BTreeSet<ScopeKind>,
+    /// What it allows there.
+    pub permissions: BTreeSet<Permission>,
+}
+
+/// The role that has everything in an instance.
+pub const INSTANCE_ADMIN: &str = "instance-admin";
+
+/// The role that runs the deployment.
+pub const OPERATOR: &str = "operator";
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleData {
+    description: String,
+    scopes: BTreeSet<ScopeKind>,
+    permissions: Vec<String>,
+}
+
+fn read(text: &str) -> Result<BTreeMap<String, Arc<Role>>, String> {
+    let data: BTreeMap<String, RoleData> = toml::from_str(text).map_err(|error| error.to_string())?;
+    let role = |(name, data): (String, RoleData)| {
+        let mut permissions = BTreeSet::new();
+        for text in &data.permissions {
+            permissions.extend(Permission::parse_set(text).map_err(|error| format!("{name}: {error}"))?);
+        }
+        let RoleData { description, scopes, .. } = data;
+        Ok((name.clone(), Arc::new(Role { id: name.clone(), name, description, scopes, permissions })))
+    };
+    data.into_iter().map(role).collect()
+}
+
+static BUILT_IN: LazyLock<BTreeMap<String, Arc<Role>>> =
+    LazyLock::new(|| read(include_str!("../data/roles.toml")).expect("the built-in roles are tested"));
+
+impl Role {
+    /// The built-in roles, by name.
+    pub fn built_in() -> &'static BTreeMap<String, Arc<Self>> {
+        &BUILT_IN
+    }
+
+    /// Whether it allows something.
+    pub fn allows(&self, permission: Permission) -> bool {
+        self.permissions.contains(&permission)
     }
 }
 
@@ -131,5 +184,45 @@ impl FromStr for Visibility {
             "public" => Ok(Self::Public),
             _ => Err(format!("no visibility named {text:?}; it is private or public")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_roles_can_be_read_and_each_allows_no_more_than_the_next_wider_one() {
+        let roles = Role::built_in();
+        let names: Vec<&str> = roles.keys().map(String::as_str).collect();
+        let expected = [
+            "auditor",
+            "developer",
+            "instance-admin",
+            "maintainer",
+            "namespace-admin",
+            "operator",
+            "reader",
+            "scanner",
+        ];
+        assert_eq!(names, expected);
+        let within = |narrow: &str, wide: &str| {
+            assert!(roles[narrow].permissions.is_subset(&roles[wide].permissions), "{narrow} in {wide}");
+        };
+        within("reader", "developer");
+        within("developer", "maintainer");
+        within("maintainer", INSTANCE_ADMIN);
+        within("namespace-admin", INSTANCE_ADMIN);
+        within("auditor", INSTANCE_ADMIN);
+        assert!(!roles[OPERATOR].permissions.iter().any(|permission| permission.resource() == "artifact"));
+        assert!(roles["auditor"].permissions.iter().all(|permission| permission.action() == "read"));
+        assert!(!roles[INSTANCE_ADMIN].allows(Permission::InstanceCreate));
+        assert!(!roles[INSTANCE_ADMIN].allows(Permission::InstanceOperate));
+    }
+
+    #[test]
+    fn a_role_with_an_unknown_permission_is_not_read() {
+        let text = "[r]\ndescription = \"\"\nscopes = [\"instance\"]\npermissions = [\"artifact:fly\"]\n";
+        assert!(read(text).unwrap_err().contains("artifact:fly"));
     }
 }

@@ -29,7 +29,7 @@ impl FromStr for Scope {
     type Err = ScopeError;
 
     /// Parses one scope. A resource class is ignored (`repository(plugin)` is `repository`); `*` stands for every
-    /// action; actions that Berth does not know are dropped, as the intersection would drop them anyway.
+    /// action, `push` also asks to move tags; actions that Berth does not know are dropped, as the intersection would drop them anyway.
     fn from_str(text: &str) -> Result<Self, ScopeError> {
         let (kind, rest) = text.split_once(':').ok_or(ScopeError)?;
         let (name, actions) = rest.rsplit_once(':').ok_or(ScopeError)?;
@@ -42,9 +42,13 @@ impl FromStr for Scope {
             "repository" => {
                 let name = name.parse().map_err(|_| ScopeError)?;
                 let actions = actions.split(',').flat_map(|word| match word {
-                    "*" => Action::ALL.to_vec(),
-                    word => word.parse().into_iter().collect(),
+                    "*" => Action::ALL.as_slice(),
+                    "pull" => &[Action::Pull],
+                    "push" => &[Action::Push, Action::Overwrite],
+                    "delete" => &[Action::Delete],
+                    _ => &[],
                 });
+                let actions = actions.copied();
                 Ok(Self::Repository { name, actions: actions.collect() })
             }
             "registry" if name == "catalog" => Ok(Self::Catalog),
@@ -58,7 +62,8 @@ impl fmt::Display for Scope {
         match self {
             Self::Repository { name, actions } => {
                 write!(f, "repository:{name}:")?;
-                for (index, action) in actions.iter().enumerate() {
+                let words = actions.iter().filter(|action| **action != Action::Overwrite);
+                for (index, action) in words.enumerate() {
                     write!(f, "{}{action}", if index == 0 { "" } else { "," })?;
                 }
                 Ok(())
@@ -86,6 +91,7 @@ mod tests {
         }
         let scope: Scope = "repository(plugin):team/app:push,pull,fly,pull".parse().unwrap();
         assert_eq!(scope.to_string(), "repository:team/app:pull,push");
+        assert_eq!("repository:a:overwrite".parse::<Scope>().unwrap().to_string(), "repository:a:");
         assert_eq!("repository:a:*".parse::<Scope>().unwrap().to_string(), "repository:a:pull,push,delete");
         assert_eq!("registry:catalog:*".parse::<Scope>(), Ok(Scope::Catalog));
     }

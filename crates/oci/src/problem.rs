@@ -56,6 +56,10 @@ pub enum ErrorCode {
     NotFound,
     /// The resource already exists.
     AlreadyExists,
+    /// It is not as the caller thinks, or something else has to be done first.
+    Conflict,
+    /// The instance's edition lacks it.
+    EditionRequired,
     /// Too many requests.
     TooManyRequests,
     /// Asked on a host that this listener does not serve.
@@ -70,7 +74,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::BlobUnknown,
         Self::BlobUploadInvalid,
         Self::BlobUploadUnknown,
@@ -96,6 +100,8 @@ impl ErrorCode {
         Self::Unsupported,
         Self::NotFound,
         Self::AlreadyExists,
+        Self::Conflict,
+        Self::EditionRequired,
         Self::TooManyRequests,
         Self::Misdirected,
         Self::StorageFull,
@@ -126,6 +132,8 @@ impl ErrorCode {
             Self::Unsupported => "UNSUPPORTED",
             Self::NotFound => "NOT_FOUND",
             Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::Conflict => "CONFLICT",
+            Self::EditionRequired => "EDITION_REQUIRED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Misdirected => "MISDIRECTED",
             Self::StorageFull | Self::Unavailable => "UNAVAILABLE",
@@ -155,7 +163,7 @@ impl ErrorCode {
             | Self::PaginationInvalid
             | Self::RequestInvalid => 400,
             Self::Unauthorized => 401,
-            Self::Denied | Self::QuotaExceeded => 403,
+            Self::Denied | Self::QuotaExceeded | Self::EditionRequired => 403,
             Self::BlobUnknown
             | Self::BlobUploadUnknown
             | Self::ManifestBlobUnknown
@@ -163,7 +171,7 @@ impl ErrorCode {
             | Self::NameUnknown
             | Self::NotFound => 404,
             Self::Held | Self::Unsupported => 405,
-            Self::UploadBusy | Self::TagImmutable | Self::AlreadyExists => 409,
+            Self::UploadBusy | Self::TagImmutable | Self::AlreadyExists | Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UploadOutOfOrder | Self::RangeUnsatisfiable => 416,
             Self::Misdirected => 421,

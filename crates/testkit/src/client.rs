@@ -27,6 +27,10 @@ const RENEWAL: Duration = Duration::from_secs(240);
 
 /// A plain client: no proxy, no redirects, no waiting for ever.
 pub(crate) fn http_client(http2: bool) -> reqwest::Client {
+    client_builder(http2).build().unwrap()
+}
+
+fn client_builder(http2: bool) -> reqwest::ClientBuilder {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let _installed_already = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -37,8 +41,7 @@ pub(crate) fn http_client(http2: bool) -> reqwest::Client {
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(60))
         .tcp_nodelay(true);
-    let builder = if http2 { builder.http2_prior_knowledge() } else { builder.http1_only() };
-    builder.build().unwrap()
+    if http2 { builder.http2_prior_knowledge() } else { builder.http1_only() }
 }
 
 /// An answer, read whole.
@@ -179,6 +182,13 @@ impl Client {
     /// A client of nobody, over HTTP/1.1.
     pub fn new(url: impl Into<String>) -> Self {
         Self { http: http_client(false), url: url.into(), credentials: None, tokens: Arc::default() }
+    }
+
+    /// A client of nobody that asks for a host, whose address is this one.
+    pub fn at_host(host: &str, address: std::net::SocketAddr) -> Self {
+        let http = client_builder(false).resolve(host, address).build().unwrap();
+        let url = format!("http://{host}:{}", address.port());
+        Self { http, url, credentials: None, tokens: Arc::default() }
     }
 
     /// The same over HTTP/2 without TLS.

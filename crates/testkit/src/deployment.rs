@@ -270,6 +270,11 @@ impl Deployment {
         Client::new(self.processes[number].url()).with_credentials(ADMIN, PASSWORD)
     }
 
+    /// A client of nobody that asks for a host of the deployment.
+    pub fn client_at(&self, host: &str) -> Client {
+        Client::at_host(host, self.address())
+    }
+
     /// A client of nobody.
     pub fn anonymous(&self) -> Client {
         Client::new(self.url())

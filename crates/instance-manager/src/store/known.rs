@@ -1,23 +1,27 @@
-//! People in memory, by name, where only this process writes the database: a token for a known password takes no
+//! Principals in memory, by name, where only this process writes the database: a token for a known password takes no
 //! statement. The database tells which rows a COMMIT changed before anybody hears of it, and they go
 //! (docs/decisions/0010-warm-reads-and-files.md).
 
 use std::sync::Arc;
 
 use berth_database::{Changes, Database, Freshness, Since, Touched, Watched};
-use berth_model::InstanceId;
+use berth_model::{InstanceId, PrincipalKind};
 
-use super::StoredUser;
+use super::StoredPrincipal;
 
-/// The most people that are kept.
-const MAX_USERS: u64 = 10_000;
+/// The most principals that are kept.
+const MAX_PRINCIPALS: u64 = 10_000;
 
-const WATCHED: &[Watched] = &[Watched { table: "users", key: ("instance_id", "name") }];
+/// A principal is read together with its instance, whose groups and roles are part of what it may do.
+const WATCHED: &[Watched] = &[
+    Watched { table: "principals", key: ("instance_id", "name") },
+    Watched { table: "instances", key: ("id", "name") },
+];
 
-/// People who were asked for. Nobody absent is kept.
+/// Principals that were asked for. Nobody absent is kept.
 #[derive(Debug)]
 pub(super) struct Known {
-    users: moka::sync::Cache<(InstanceId, String), StoredUser>,
+    principals: moka::sync::Cache<(InstanceId, PrincipalKind, String), StoredPrincipal>,
     freshness: Freshness,
 }
 
@@ -25,21 +29,27 @@ impl Known {
     /// What `database` tells of; none where others write it, too.
     pub(super) fn of(database: &Database) -> Option<Arc<Self>> {
         let known =
-            Arc::new(Self { users: moka::sync::Cache::new(MAX_USERS), freshness: Freshness::default() });
+            Arc::new(Self { principals: moka::sync::Cache::new(MAX_PRINCIPALS), freshness: Freshness::default() });
         let told = Arc::clone(&known);
         database.watch(WATCHED, Arc::new(move |changes| told.apply(&changes))).then_some(known)
     }
 
-    pub(super) fn get(&self, instance: InstanceId, name: &str) -> Option<StoredUser> {
-        self.users.get(&(instance, name.to_owned()))
+    pub(super) fn get(
+        &self,
+        instance: InstanceId,
+        kind: PrincipalKind,
+        name: &str,
+    ) -> Option<StoredPrincipal> {
+        self.principals.get(&(instance, kind, name.to_owned()))
     }
 
     pub(super) fn since(&self) -> Since {
         self.freshness.since()
     }
 
-    pub(super) fn keep(&self, since: Since, instance: InstanceId, user: &StoredUser) {
-        self.freshness.keep(since, || self.users.insert((instance, user.name.clone()), user.clone()));
+    pub(super) fn keep(&self, since: Since, principal: &StoredPrincipal) {
+        let key = (principal.instance, principal.kind, principal.name.clone());
+        self.freshness.keep(since, || self.principals.insert(key, principal.clone()));
     }
 
     fn apply(&self, changes: &Changes) {
@@ -49,16 +59,21 @@ impl Known {
                 Changes::TooMany => false,
             };
             if !told {
-                self.users.invalidate_all();
+                self.principals.invalidate_all();
             }
         });
     }
 
-    /// None: the row can't be told from others, so that all have to go.
-    fn forget(&self, Touched { key: (instance, name), .. }: &Touched) -> Option<()> {
+    /// None: what hangs on the row can't be told from other things, so that all have to go.
+    fn forget(&self, Touched { table, key: (instance, name) }: &Touched) -> Option<()> {
+        if *table != "principals" {
+            return None;
+        }
         let instance = std::str::from_utf8(instance).ok()?.parse().ok()?;
         let name = std::str::from_utf8(name).ok()?;
-        self.users.invalidate(&(instance, name.to_owned()));
+        for kind in PrincipalKind::ALL {
+            self.principals.invalidate(&(instance, kind, name.to_owned()));
+        }
         Some(())
     }
 }

@@ -55,7 +55,7 @@ impl Store {
                     }
                     tx.execute(&sql::SET_STORE, args![instance.to_string(), None::<String>]).await?;
                     let now = tx.now();
-                    add_audit(tx, AuditRow { occurred_at: now.0, ..entry }, now).await?;
+                    add_audit(tx, entry, now).await?;
                     tx.execute(&sql::BUMP_SETTINGS, args![]).await?;
                     Ok::<_, Error>(true)
                 })
@@ -93,7 +93,7 @@ impl Store {
                     ];
                     tx.execute(&sql::PUT_STORE, values).await?;
                     tx.execute(&sql::SET_STORE, args![instance, new.id]).await?;
-                    add_audit(tx, AuditRow { occurred_at: now.0, ..entry }, now).await?;
+                    add_audit(tx, entry, now).await?;
                     tx.execute(&sql::BUMP_SETTINGS, args![]).await?;
                     Ok::<_, Error>(true)
                 })
@@ -120,7 +120,7 @@ impl Store {
                         return Ok(false);
                     }
                     let now = tx.now();
-                    add_audit(tx, AuditRow { occurred_at: now.0, ..entry }, now).await?;
+                    add_audit(tx, entry, now).await?;
                     Ok::<_, Error>(true)
                 })
             })

@@ -42,10 +42,13 @@ statements! {
         postgres "SELECT name, id FROM namespaces WHERE instance_id = $1 AND name = ANY($2)";
     pub(crate) NAMESPACE_AT = "SELECT id FROM namespaces WHERE instance_id = $1 AND name = $2" for key share;
     pub(crate) ADD_LIMITS = "INSERT INTO instance_limits (instance_id) VALUES ($1) ON CONFLICT DO NOTHING";
-    pub(crate) LOCK_LIMITS = "SELECT max_namespaces, max_repositories, namespaces, repositories, revision \
+    pub(crate) LOCK_LIMITS = "SELECT max_namespaces, max_repositories, namespaces, repositories, revision, max_depth \
         FROM instance_limits WHERE instance_id = $1" for update;
-    pub(crate) SET_LIMITS = "UPDATE instance_limits SET revision = $2, max_namespaces = $3, max_repositories = $4 \
-        WHERE instance_id = $1";
+    pub(crate) SET_LIMITS = "UPDATE instance_limits SET revision = $2, max_namespaces = $3, max_repositories = $4, \
+        max_depth = $5 WHERE instance_id = $1";
+    /// One with more parts after its namespace than that, if there is any; reads the instance's repositories.
+    pub(crate) DEEPER_REPOSITORY = "SELECT path FROM repositories WHERE instance_id = $1 \
+        AND LENGTH(path) - LENGTH(REPLACE(path, '/', '')) > $2 ORDER BY path LIMIT 1";
     pub(crate) COUNT_MADE = "UPDATE instance_limits SET namespaces = namespaces + $2, repositories = repositories + $3 \
         WHERE instance_id = $1";
     pub(crate) ADD_NAMESPACE = "INSERT INTO namespaces (id, instance_id, name, made_by_push, created_at) \

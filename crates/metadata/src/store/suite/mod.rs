@@ -86,6 +86,7 @@ impl World {
             path: path.to_owned(),
             bound_to: Some(bound_to),
             principal: "user:admin".to_owned(),
+            keeps_tags: false,
         })
     }
 

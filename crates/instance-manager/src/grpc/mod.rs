@@ -1,14 +1,18 @@
 //! The gRPC servers: read the request, call the domain, say the error. Nothing else.
 
+mod instances;
+mod principals;
+mod roles;
+
 use std::pin::Pin;
 
-use berth_oci::Problem;
+use berth_oci::{ErrorCode, Problem};
 use berth_proto::{
     events::{DeliverRequest, DeliverResponse, subscriber_server::Subscriber},
     instance_manager::{
-        AuditEntry, CreateGrantRequest, CreateGrantResponse, CreateUserRequest, CreateUserResponse,
-        IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListAuditResponse, ListReadableRequest,
-        ListReadableResponse, RotateStorageCredentialsRequest, RotateStorageCredentialsResponse,
+        AuditEntry, IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListAuditResponse,
+        ListReadableRequest, ListReadableResponse, RotateStorageCredentialsRequest,
+        RotateStorageCredentialsResponse, RotateTokenKeyRequest, RotateTokenKeyResponse,
         SetBlobDeliveryRequest, SetBlobDeliveryResponse, SetStorageRequest, SetStorageResponse, Settings,
         ShowStorageRequest, ShowStorageResponse, WatchRequest, instance_manager_server::InstanceManager,
         issue_token_request::Credential as WireCredential,
@@ -21,23 +25,31 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    Error, audit,
+    Error,
+    actor::Actor,
+    audit,
+    authority::Authority,
+    credentials::Credential,
     error::invalid,
     instances::Instances,
     metrics::Metrics,
-    people::People,
     settings::SettingsBoard,
     storage::{Storage, Wanted},
-    store::Store,
-    token::{Credential, Issuer, TokenRequest},
+    store::{Rotation, Store},
+    token::{Issuer, TokenRequest},
+    token_keys::{PUBLISHED, TokenKeys},
 };
+pub use instances::InstancesApi;
+pub use principals::PrincipalsApi;
+pub use roles::RolesApi;
 
 /// The service behind [`InstanceManagerServer`](berth_proto::instance_manager::instance_manager_server::InstanceManagerServer).
 #[derive(Clone, Debug)]
 pub struct InstanceManagerApi {
     pub(crate) issuer: Issuer,
-    pub(crate) people: People,
+    pub(crate) authority: Authority,
     pub(crate) instances: Instances,
+    pub(crate) token_keys: TokenKeys,
     pub(crate) storage: Storage,
     pub(crate) settings: SettingsBoard,
     pub(crate) store: Store,
@@ -72,7 +84,13 @@ impl InstanceManager for InstanceManagerApi {
             WireCredential::RefreshToken(token) => Credential::Refresh(SecretString::from(token)),
         };
         let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
-        let request = TokenRequest { instance, credential, scopes: request.scopes, offline: request.offline };
+        let request = TokenRequest {
+            instance,
+            credential,
+            scopes: request.scopes,
+            offline: request.offline,
+            address: request.client_address,
+        };
         let outcome = self.issuer.issue(request).await;
         self.metrics.token(outcome.as_ref().err());
         let issued = outcome.map_err(status)?;
@@ -108,38 +126,12 @@ impl InstanceManager for InstanceManagerApi {
     ) -> Result<Response<ListReadableResponse>, Status> {
         let request = request.into_inner();
         let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
-        let readable = self.people.readable(instance, &request.principal).await.map_err(status)?;
+        let readable = self.authority.readable(instance, &request.principal).await.map_err(status)?;
         Ok(Response::new(ListReadableResponse {
             everything: readable.everything,
             namespace_ids: readable.namespaces.iter().map(ToString::to_string).collect(),
             repository_ids: readable.repositories.iter().map(ToString::to_string).collect(),
         }))
-    }
-
-    async fn create_user(
-        &self,
-        request: Request<CreateUserRequest>,
-    ) -> Result<Response<CreateUserResponse>, Status> {
-        let request = request.into_inner();
-        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
-        let password = SecretString::from(request.password);
-        let user_id = self.people.create_user(instance, &request.name, password).await.map_err(status)?;
-        Ok(Response::new(CreateUserResponse { user_id: user_id.to_string() }))
-    }
-
-    async fn create_grant(
-        &self,
-        request: Request<CreateGrantRequest>,
-    ) -> Result<Response<CreateGrantResponse>, Status> {
-        let request = request.into_inner();
-        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
-        let role = parse("role", &request.role).map_err(to_status)?;
-        let grant = self
-            .people
-            .create_grant(instance, &request.user, role, &request.namespace, &request.repository)
-            .await
-            .map_err(status)?;
-        Ok(Response::new(CreateGrantResponse { grant_id: grant.to_string() }))
     }
 
     async fn set_blob_delivery(
@@ -185,6 +177,22 @@ impl InstanceManager for InstanceManagerApi {
         Ok(Response::new(ShowStorageResponse { stores }))
     }
 
+    async fn rotate_token_key(
+        &self,
+        _: Request<RotateTokenKeyRequest>,
+    ) -> Result<Response<RotateTokenKeyResponse>, Status> {
+        match self.token_keys.rotate(&Actor::system()).await.map_err(status)? {
+            Rotation::Done(key_id) => Ok(Response::new(RotateTokenKeyResponse { key_id })),
+            Rotation::NotYet | Rotation::TooSoon => {
+                let seconds = PUBLISHED.as_secs();
+                let message = format!(
+                    "every gateway has to know the next key first; try again {seconds} s after the last change"
+                );
+                Err(status(Problem::new(ErrorCode::Conflict, message)))
+            }
+        }
+    }
+
     async fn list_audit(
         &self,
         request: Request<ListAuditRequest>,
@@ -202,6 +210,11 @@ impl InstanceManager for InstanceManagerApi {
             digest: row.digest,
             tag: row.tag,
             occurred_at: row.occurred_at,
+            credential: row.credential,
+            address: row.address,
+            request_id: row.request_id,
+            result: row.result,
+            subject: row.subject,
         });
         Ok(Response::new(ListAuditResponse { entries: entries.collect() }))
     }

@@ -10,20 +10,24 @@ use std::{
     time::Duration,
 };
 
+mod identity;
+mod tenancy;
+
 use async_trait::async_trait;
 use berth_access::{Basis, Bound, InstanceKey, Place, RootKey, Verifier, new_data_key};
 use berth_database::{Database, Engine};
-use berth_model::{Action, InstanceId, NamespaceId, RepositoryId};
+use berth_model::{Action, AddOns, Edition, InstanceId, NamespaceId, RepositoryId};
 use berth_oci::{ErrorCode, Problem, RepositoryName};
 use berth_proto::{
     events::{Artifact, DeliverRequest, Event, event::Payload, subscriber_client::SubscriberClient},
     from_status,
     instance_manager::{
         CreateGrantRequest, CreateUserRequest, DataKey, DropFormerKeyRequest, GetInstanceKeyRequest,
-        IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListFormerKeysRequest, ListReadableRequest,
-        Password, RewrapDataKeysRequest, RotateInstanceKeyRequest, SetBlobDeliveryRequest,
-        ShredInstanceKeysRequest, WatchRequest, instance_keys_client::InstanceKeysClient,
-        instance_manager_client::InstanceManagerClient, issue_token_request::Credential,
+        GrantWish, IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListFormerKeysRequest,
+        ListReadableRequest, Password, PrincipalReference, RewrapDataKeysRequest, RotateInstanceKeyRequest,
+        SetBlobDeliveryRequest, ShredInstanceKeysRequest, WatchRequest,
+        instance_keys_client::InstanceKeysClient, instance_manager_client::InstanceManagerClient,
+        issue_token_request::Credential, principals_client::PrincipalsClient, roles_client::RolesClient,
     },
 };
 use berth_service::{Channel, Ids, ManualClock, Registry, Tasks, Timestamp};
@@ -32,6 +36,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     Config, Deps, Error, MIGRATIONS, PasswordKeeper, Service, assemble,
+    instances::Limiter,
     paths::{Identity, Paths},
 };
 
@@ -48,7 +53,7 @@ impl Paths for MemoryPaths {
             return Err(Problem::new(ErrorCode::Unavailable, "away"));
         }
         let known = self.known.lock().unwrap();
-        let absent = Identity { place: Place { instance, namespace: None, repository: None }, public: false };
+        let absent = Identity { place: Place::instance(instance), public: false };
         let find = |path: &RepositoryName| {
             let exact = known.get(path.as_str()).copied();
             let namespace = || {
@@ -85,10 +90,41 @@ impl PasswordKeeper for Shelf {
     }
 }
 
+/// Limits as metadata would judge them.
+#[derive(Debug, Default)]
+struct Bounds {
+    used: Mutex<u64>,
+    away: AtomicBool,
+    told: Mutex<Vec<(InstanceId, i64)>>,
+}
+
+#[async_trait]
+impl Limiter for Bounds {
+    async fn set_limits(
+        &self,
+        instance: InstanceId,
+        revision: i64,
+        edition: &Edition,
+        add_ons: &AddOns,
+    ) -> Result<u64, Problem> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(Problem::new(ErrorCode::Unavailable, "away"));
+        }
+        self.told.lock().unwrap().push((instance, revision));
+        let used = *self.used.lock().unwrap();
+        let limit = edition.limits_with(add_ons).image_namespaces;
+        if limit.is_some_and(|limit| used > limit) {
+            return Err(Problem::new(ErrorCode::QuotaExceeded, "too many namespaces"));
+        }
+        Ok(used)
+    }
+}
+
 struct Bench {
     service: Service,
     client: InstanceManagerClient<Channel>,
     paths: Arc<MemoryPaths>,
+    bounds: Arc<Bounds>,
     clock: Arc<ManualClock>,
     ids: Ids,
     verifier: Verifier,
@@ -109,7 +145,9 @@ impl Bench {
         let ids = Ids::random(clock.clone());
         let tasks = Tasks::new();
         let shelf = Arc::new(Shelf::default());
-        let service = open(&database, &root, &clock, &paths, &tasks, &shelf, None).await.unwrap();
+        let bounds = Arc::new(Bounds::default());
+        let ground = Ground { database: &database, root: &root, clock: &clock, tasks: &tasks };
+        let service = ground.open(&paths, &bounds, &shelf, None).await.unwrap();
         assert!(service.generated_password);
         let password = shelf.kept.lock().unwrap().clone().unwrap();
         let mut client =
@@ -118,7 +156,7 @@ impl Bench {
             client.watch(WatchRequest::default()).await.unwrap().into_inner().next().await.unwrap().unwrap();
         let verifier = Verifier::new(clock.clone());
         verifier.trust(&settings.jwks, &settings.issuer).unwrap();
-        Self { service, client, paths, clock, ids, verifier, database, root, password, shelf, tasks }
+        Self { service, client, paths, bounds, clock, ids, verifier, database, root, password, shelf, tasks }
     }
 
     fn instance(&self) -> InstanceId {
@@ -127,7 +165,7 @@ impl Bench {
 
     fn add(&self, path: &str, public: bool) -> Place {
         let place = Place {
-            instance: self.instance(),
+            instance: Some(self.instance()),
             namespace: Some(NamespaceId::new(self.ids.ulid())),
             repository: Some(RepositoryId::new(self.ids.ulid())),
         };
@@ -141,9 +179,18 @@ impl Bench {
             credential: Some(credential),
             scopes: scopes.iter().map(ToString::to_string).collect(),
             offline: true,
+            client_address: String::new(),
         };
         let answer = self.client.clone().issue_token(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+    }
+
+    fn people(&self) -> PrincipalsClient<Channel> {
+        PrincipalsClient::new(Channel::local("principals", self.service.principals.clone()))
+    }
+
+    fn roles(&self) -> RolesClient<Channel> {
+        RolesClient::new(Channel::local("roles", self.service.roles.clone()))
     }
 
     async fn user(&self, name: &str) -> Credential {
@@ -151,8 +198,9 @@ impl Bench {
             instance_id: self.instance().to_string(),
             name: name.into(),
             password: "password".into(),
+            ..CreateUserRequest::default()
         };
-        self.client.clone().create_user(request).await.unwrap();
+        self.people().create_user(request).await.unwrap();
         login(name, "password")
     }
 
@@ -165,39 +213,55 @@ impl Bench {
     ) -> Result<String, Problem> {
         let request = CreateGrantRequest {
             instance_id: self.instance().to_string(),
-            user: user.into(),
-            role: role.into(),
-            namespace: namespace.into(),
-            repository: repository.into(),
+            principal: Some(user_named(user)),
+            grant: Some(GrantWish {
+                role: role.into(),
+                namespace: namespace.into(),
+                repository: repository.into(),
+                deployment: false,
+            }),
+            actor: None,
         };
-        let answer = self.client.clone().create_grant(request).await;
-        answer.map(|answer| answer.into_inner().grant_id).map_err(|status| from_status(&status))
+        let answer = self.roles().create_grant(request).await;
+        answer.map(|answer| answer.into_inner().id).map_err(|status| from_status(&status))
     }
 }
 
-async fn open(
-    database: &Database,
-    root: &Arc<RootKey>,
-    clock: &Arc<ManualClock>,
-    paths: &Arc<MemoryPaths>,
-    tasks: &Tasks,
-    shelf: &Arc<Shelf>,
-    admin_password: Option<&str>,
-) -> Result<Service, Error> {
-    let mut registry = Registry::default();
-    let deps = Deps {
-        database: database.clone(),
-        metadata: Channel::slot("metadata"),
-        blobs: Channel::slot("blob-store"),
-        root_key: root.clone(),
-        admin_password: admin_password.map(SecretString::from),
-        password_keeper: shelf.clone(),
-        clock: clock.clone(),
-        ids: Ids::random(clock.clone()),
-        tasks: tasks.clone(),
-        registry: &mut registry,
-    };
-    assemble(&Config::default(), deps, paths.clone()).await
+/// What a service is opened over.
+struct Ground<'a> {
+    database: &'a Database,
+    root: &'a Arc<RootKey>,
+    clock: &'a Arc<ManualClock>,
+    tasks: &'a Tasks,
+}
+
+impl Ground<'_> {
+    async fn open(
+        &self,
+        paths: &Arc<MemoryPaths>,
+        bounds: &Arc<Bounds>,
+        shelf: &Arc<Shelf>,
+        admin_password: Option<&str>,
+    ) -> Result<Service, Error> {
+        let mut registry = Registry::default();
+        let deps = Deps {
+            database: self.database.clone(),
+            metadata: Channel::slot("metadata"),
+            blobs: Channel::slot("blob-store"),
+            root_key: self.root.clone(),
+            admin_password: admin_password.map(SecretString::from),
+            password_keeper: shelf.clone(),
+            clock: self.clock.clone(),
+            ids: Ids::random(self.clock.clone()),
+            tasks: self.tasks.clone(),
+            registry: &mut registry,
+        };
+        assemble(&Config::default(), deps, paths.clone(), bounds.clone()).await
+    }
+}
+
+fn user_named(name: &str) -> PrincipalReference {
+    PrincipalReference { id: String::new(), kind: "user".into(), name: name.into() }
 }
 
 fn login(name: &str, secret: &str) -> Credential {
@@ -245,7 +309,7 @@ async fn the_administrator_may_do_everything_and_others_what_they_were_granted()
         ("reader", "absent", "", ErrorCode::NotFound),
         ("reader", "", "team/absent", ErrorCode::NotFound),
         ("reader", "team", "team/app", ErrorCode::RequestInvalid),
-        ("owner", "", "", ErrorCode::RequestInvalid),
+        ("owner", "", "", ErrorCode::NotFound),
         ("instance-admin", "team", "", ErrorCode::RequestInvalid),
     ] {
         assert_eq!(bench.grant("bob", role, namespace, repository).await.unwrap_err().code, code);
@@ -334,8 +398,9 @@ async fn a_refresh_token_stands_for_the_password_until_it_expires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_start_changes_nothing_but_a_configured_password() {
     let bench = Bench::start().await;
-    let Bench { database, root, clock, paths, tasks, shelf, .. } = &bench;
-    let start = async |password| open(database, root, clock, paths, tasks, shelf, password).await.unwrap();
+    let Bench { database, root, clock, paths, bounds, tasks, shelf, .. } = &bench;
+    let ground = Ground { database, root, clock, tasks };
+    let start = async |password| ground.open(paths, bounds, shelf, password).await.unwrap();
     let again = start(None).await;
     assert!(!again.generated_password);
     assert_eq!(shelf.kept.lock().unwrap().as_ref(), Some(&bench.password));
@@ -357,14 +422,16 @@ async fn a_generated_password_is_kept_before_it_is_set() {
     let database = Database::for_tests(Engine::Sqlite, MIGRATIONS, clock.clone()).await.unwrap().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let root = Arc::new(RootKey::open_or_create(&folder.path().join("root.key")).unwrap());
-    let (paths, tasks, shelf) = (Arc::default(), Tasks::new(), Arc::new(Shelf::default()));
+    let (paths, bounds) = (Arc::default(), Arc::default());
+    let (tasks, shelf) = (Tasks::new(), Arc::new(Shelf::default()));
+    let ground = Ground { database: &database, root: &root, clock: &clock, tasks: &tasks };
     shelf.broken.store(true, Ordering::SeqCst);
-    let refused = open(&database, &root, &clock, &paths, &tasks, &shelf, None).await;
+    let refused = ground.open(&paths, &bounds, &shelf, None).await;
     assert!(matches!(refused, Err(Error::Keeper(_))), "{refused:?}");
     // A process that died after keeping it: the next start keeps another, and that is the one that opens.
     *shelf.kept.lock().unwrap() = Some("of a process that died".to_owned());
     shelf.broken.store(false, Ordering::SeqCst);
-    let service = open(&database, &root, &clock, &paths, &tasks, &shelf, None).await.unwrap();
+    let service = ground.open(&paths, &bounds, &shelf, None).await.unwrap();
     assert!(service.generated_password);
     let kept = shelf.kept.lock().unwrap().clone().unwrap();
     assert_ne!(kept, "of a process that died");
@@ -414,8 +481,9 @@ async fn names_and_passwords_have_bounds() {
             instance_id: bench.instance().to_string(),
             name: name.into(),
             password: password.into(),
+            ..CreateUserRequest::default()
         };
-        bench.client.clone().create_user(request).await.map_err(|status| from_status(&status).code)
+        bench.people().create_user(request).await.map_err(|status| from_status(&status).code)
     };
     for (name, password) in
         [("", "password"), ("a:b", "password"), ("A", "password"), ("-a", "password"), ("a", "short")]
@@ -471,7 +539,8 @@ async fn events_are_applied_once_and_listed() {
     }
     let request =
         ListAuditRequest { instance_id: bench.instance().to_string(), ..ListAuditRequest::default() };
-    let entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    let mut entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    entries.retain(|entry| entry.r#type != "user.created");
     assert_eq!(entries.len(), 2);
     assert_eq!((entries[0].tag.as_str(), entries[0].occurred_at), ("v1", 7));
     let mut broken = event(3);
@@ -506,7 +575,8 @@ async fn blob_delivery_is_watched_and_audited() {
     assert!(set(InstanceId::new(bench.ids.ulid()), "redirect").await.is_err());
     let request =
         ListAuditRequest { instance_id: bench.instance().to_string(), ..ListAuditRequest::default() };
-    let entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    let mut entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    assert_eq!(entries.remove(0).r#type, "user.created", "the administrator");
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].r#type, "instance.blobs_redirected");
     assert_eq!(entries[0].principal, "system:admin");
@@ -573,7 +643,10 @@ async fn an_instance_has_one_current_key_and_former_ones_until_they_are_dropped(
     let request = ListAuditRequest { instance_id: instance.to_string(), limit: 10, after: String::new() };
     let audit = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
     let kinds: Vec<_> = audit.iter().map(|entry| entry.r#type.as_str()).collect();
-    assert_eq!(kinds, ["instance_key.rotated", "instance_key.rotated", "instance_keys.shredded"]);
+    assert_eq!(
+        kinds,
+        ["user.created", "instance_key.rotated", "instance_key.rotated", "instance_keys.shredded"]
+    );
     assert!(audit.iter().all(|entry| entry.principal == "system:admin"));
 }
 

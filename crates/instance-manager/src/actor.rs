@@ -1,0 +1,81 @@
+//! On whose behalf something is done.
+
+use berth_model::{EventId, InstanceId, Principal};
+use berth_oci::Problem;
+use berth_proto::{instance_manager as wire, parse};
+use berth_service::Ids;
+
+use crate::{error::invalid, store::AuditRow};
+
+/// Who the audit names for what comes through the local socket.
+const SYSTEM: &str = "system:admin";
+
+/// On whose behalf something is done, and how that came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Actor {
+    /// The instance of the principal, and which it is; none: the operator of this machine.
+    pub(crate) principal: Option<(InstanceId, Principal)>,
+    credential: String,
+    address: String,
+    request_id: String,
+}
+
+impl Actor {
+    /// The operator of this machine.
+    pub(crate) fn system() -> Self {
+        Self {
+            principal: None,
+            credential: "socket".into(),
+            address: String::new(),
+            request_id: String::new(),
+        }
+    }
+
+    /// Reads the message.
+    pub(crate) fn read(actor: Option<wire::Actor>) -> Result<Self, Problem> {
+        let Some(actor) = actor.filter(|actor| !actor.principal.is_empty()) else {
+            return Ok(Self::system());
+        };
+        let principal: Principal = parse("actor.principal", &actor.principal)?;
+        if principal == Principal::Anonymous {
+            return Err(invalid("field actor.principal: nobody in particular changes nothing"));
+        }
+        Ok(Self {
+            principal: Some((parse("actor.instance_id", &actor.instance_id)?, principal)),
+            credential: actor.credential,
+            address: actor.address,
+            request_id: actor.request_id,
+        })
+    }
+
+    /// As grants and the audit name it.
+    pub(crate) fn name(&self) -> String {
+        self.principal.map_or_else(|| SYSTEM.to_owned(), |(_, principal)| principal.to_string())
+    }
+
+    /// An entry of the audit: `kind` was done to `subject`.
+    pub(crate) fn entry(
+        &self,
+        ids: &Ids,
+        instance: InstanceId,
+        kind: &str,
+        subject: impl Into<String>,
+    ) -> AuditRow {
+        AuditRow {
+            event_id: EventId::new(ids.ulid()),
+            instance,
+            kind: kind.to_owned(),
+            principal: self.name(),
+            credential: self.credential.clone(),
+            address: self.address.clone(),
+            request_id: self.request_id.clone(),
+            result: "done".to_owned(),
+            subject: subject.into(),
+            repository_id: String::new(),
+            repository: String::new(),
+            digest: String::new(),
+            tag: String::new(),
+            occurred_at: 0,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The one place where a credential becomes a principal, whatever it came with: passwords, robots' secrets, temporary
+//! tokens, refresh tokens.
+
+use berth_access::{Passwords, secret_hash};
+use berth_model::{InstanceId, PrincipalKind, RobotName, SecretId};
+use berth_service::{SharedClock, Timestamp};
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+
+use crate::{
+    Error,
+    error::wrong_credentials,
+    guesses::Guesses,
+    principals::{ROBOT_SECRET, TEMPORARY_TOKEN},
+    store::{Store, StoredPrincipal, TokenKind},
+};
+
+/// What a client shows.
+#[derive(Clone, Debug)]
+pub(crate) enum Credential {
+    Anonymous,
+    /// A name and a password, a robot's secret or a temporary token.
+    Password {
+        name: String,
+        secret: SecretString,
+    },
+    Refresh(SecretString),
+}
+
+/// Who that is.
+#[derive(Clone, Debug)]
+pub(crate) struct Authenticated {
+    pub(crate) principal: StoredPrincipal,
+    /// The robot's secret that it rests on.
+    pub(crate) secret: Option<SecretId>,
+    /// The credential itself ends then, and with it what comes of it.
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// Makes principals of credentials.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    pub(crate) store: Store,
+    pub(crate) passwords: Passwords,
+    pub(crate) guesses: Guesses,
+    pub(crate) clock: SharedClock,
+}
+
+impl Credentials {
+    /// Who shows this credential; `None`: nobody in particular. Every credential that does not fit gets the same answer.
+    pub(crate) async fn authenticate(
+        &self,
+        instance: InstanceId,
+        credential: &Credential,
+        address: &str,
+    ) -> Result<Option<Authenticated>, Error> {
+        let found = match credential {
+            Credential::Anonymous => return Ok(None),
+            Credential::Refresh(token) => self.by_token(instance, token, TokenKind::Refresh).await?,
+            Credential::Password { secret, .. } if secret.expose_secret().starts_with(TEMPORARY_TOKEN) => {
+                self.by_token(instance, secret, TokenKind::Temporary).await?
+            }
+            Credential::Password { name, secret } => match RobotName::of(name) {
+                Some(robot) => self.by_robot_secret(instance, robot, secret).await?,
+                None => self.by_password(instance, name, secret, address).await?,
+            },
+        };
+        let found = found.filter(|found| found.principal.is_live(self.clock.now()));
+        let found = found.ok_or_else(wrong_credentials)?;
+        self.touch(&found).await;
+        Ok(Some(found))
+    }
+
+    async fn by_password(
+        &self,
+        instance: InstanceId,
+        name: &str,
+        secret: &SecretString,
+        address: &str,
+    ) -> Result<Option<Authenticated>, Error> {
+        let user = self.store.principal_by_name(instance, PrincipalKind::User, name).await?;
+        let hash = user.as_ref().and_then(|user| user.password_hash.as_deref());
+        let attempt = self.guesses.attempt(instance, name, address);
+        // What was right a minute ago is right in the midst of another's guesses.
+        if !self.passwords.remembers(name, secret, hash) {
+            attempt.check()?;
+        }
+        if !self.passwords.verify(name, secret, hash).await? {
+            attempt.wrong();
+            return Ok(None);
+        }
+        attempt.right();
+        Ok(user.map(|principal| Authenticated { principal, secret: None, until: None }))
+    }
+
+    async fn by_robot_secret(
+        &self,
+        instance: InstanceId,
+        name: &str,
+        secret: &SecretString,
+    ) -> Result<Option<Authenticated>, Error> {
+        if !secret.expose_secret().starts_with(ROBOT_SECRET) {
+            return Ok(None);
+        }
+        let robot = self.store.principal_by_name(instance, PrincipalKind::Robot, name).await?;
+        let Some(robot) = robot else { return Ok(None) };
+        let shown = secret_hash(secret.expose_secret());
+        let secrets = self.store.robot_secrets(robot.id).await?;
+        let fits = secrets.iter().find(|kept| bool::from(kept.hash.as_slice().ct_eq(&shown)));
+        let until = robot.expires_at;
+        Ok(fits.map(|kept| Authenticated { principal: robot, secret: Some(kept.id), until }))
+    }
+
+    async fn by_token(
+        &self,
+        instance: InstanceId,
+        token: &SecretString,
+        kind: TokenKind,
+    ) -> Result<Option<Authenticated>, Error> {
+        let hash = secret_hash(token.expose_secret());
+        let found = self.store.principal_by_token(hash, kind, instance, self.clock.now()).await?;
+        Ok(found.map(|(principal, secret, ends)| {
+            let until = match (kind, principal.expires_at) {
+                (TokenKind::Temporary, end) => Some(end.map_or(ends, |end| end.min(ends))),
+                (TokenKind::Refresh, end) => end,
+            };
+            Authenticated { principal, secret, until }
+        }))
+    }
+
+    /// When it was used last is known to the minute, and of no weight: without it the login goes on.
+    async fn touch(&self, found: &Authenticated) {
+        let now = self.clock.now();
+        let recent = found.principal.last_used_at.is_some_and(|used| now.0 - used.0 < 60_000_000);
+        if recent {
+            return;
+        }
+        if let Err(error) = self.store.touch(found.principal.id, found.secret, now).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the last use can't be recorded");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Random secrets, each kept as its SHA-256: those of robots, temporary tokens, refresh tokens.
+
+use berth_database::args;
+use berth_model::{InstanceId, Principal, PrincipalId, PrincipalKind, SecretId};
+use berth_oci::{ErrorCode, Problem};
+use berth_service::Timestamp;
+
+use super::{
+    AuditRow, Store, StoredPrincipal, add_audit, id,
+    principals::{absent, lock, principal},
+    revocations::refuse_principal,
+    statements as sql,
+};
+use crate::Error;
+
+/// How many secrets a robot may have at a time: the one in use, and the one that takes its place.
+pub(crate) const MAX_ROBOT_SECRETS: usize = 2;
+
+/// A secret to be kept.
+#[derive(Clone, Debug)]
+pub(crate) struct NewSecret {
+    pub(crate) id: SecretId,
+    pub(crate) hash: [u8; 32],
+}
+
+/// A secret of a robot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct StoredSecret {
+    pub(crate) id: SecretId,
+    pub(crate) hash: Vec<u8>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) last_used_at: Option<Timestamp>,
+}
+
+/// What a secret token is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TokenKind {
+    /// In the place of a password, for an hour.
+    Temporary,
+    /// In the place of a login, for access tokens only.
+    Refresh,
+}
+
+impl TokenKind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Temporary => "temporary",
+            Self::Refresh => "refresh",
+        }
+    }
+}
+
+/// A token to be kept.
+#[derive(Clone, Debug)]
+pub(crate) struct SecretToken {
+    pub(crate) hash: [u8; 32],
+    pub(crate) kind: TokenKind,
+    pub(crate) instance: InstanceId,
+    pub(crate) principal: PrincipalId,
+    pub(crate) secret: Option<SecretId>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
+}
+
+impl Store {
+    /// The secrets of a robot.
+    pub(crate) async fn robot_secrets(&self, robot: PrincipalId) -> Result<Vec<StoredSecret>, Error> {
+        let rows = self.database.read_all(&sql::LIST_SECRETS, args![robot.to_string()]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(StoredSecret {
+                    id: id(row, 0)?,
+                    hash: row.get(1)?,
+                    created_at: Timestamp(row.get(2)?),
+                    last_used_at: row.get::<Option<i64>>(3)?.map(Timestamp),
+                })
+            })
+            .collect()
+    }
+
+    /// Gives a robot another secret beside the one it has.
+    pub(crate) async fn add_robot_secret(
+        &self,
+        instance: InstanceId,
+        robot: PrincipalId,
+        secret: NewSecret,
+        entry: AuditRow,
+    ) -> Result<(), Error> {
+        self.database
+            .write("add_robot_secret", move |tx| {
+                let (secret, entry) = (secret.clone(), entry.clone());
+                Box::pin(async move {
+                    if lock(tx, instance, robot, None).await?.kind != PrincipalKind::Robot {
+                        return Err(absent(robot).into());
+                    }
+                    if tx.all(&sql::LIST_SECRETS, args![robot.to_string()]).await?.len() >= MAX_ROBOT_SECRETS {
+                        let message = format!(
+                            "a robot has {MAX_ROBOT_SECRETS} secrets at most; delete the one that is no longer used first"
+                        );
+                        return Err(Problem::new(ErrorCode::Conflict, message).into());
+                    }
+                    let now = tx.now();
+                    let values = args![secret.id.to_string(), robot.to_string(), secret.hash.to_vec(), now];
+                    tx.execute(&sql::ADD_SECRET, values).await?;
+                    add_audit(tx, entry, now).await?;
+                    Ok::<_, Error>(())
+                })
+            })
+            .await
+    }
+
+    /// Takes a secret from a robot, with all tokens that came from it.
+    pub(crate) async fn delete_robot_secret(
+        &self,
+        instance: InstanceId,
+        robot: PrincipalId,
+        secret: SecretId,
+        entry: AuditRow,
+    ) -> Result<(), Error> {
+        self.database
+            .write("delete_robot_secret", move |tx| {
+                let entry = entry.clone();
+                Box::pin(async move {
+                    lock(tx, instance, robot, None).await?;
+                    tx.execute(&sql::DELETE_TOKENS_OF_SECRET, args![secret.to_string()]).await?;
+                    let values = args![robot.to_string(), secret.to_string()];
+                    if tx.execute(&sql::DELETE_SECRET, values).await? == 0 {
+                        let message = format!("the robot has no secret {secret}");
+                        return Err(Problem::new(ErrorCode::NotFound, message).into());
+                    }
+                    let now = tx.now();
+                    add_audit(tx, entry, now).await?;
+                    refuse_principal(tx, Principal::Known(PrincipalKind::Robot, robot), instance).await
+                })
+            })
+            .await
+    }
+
+    /// Records that a principal, and a secret of it, was used; to the minute.
+    pub(crate) async fn touch(
+        &self,
+        principal: PrincipalId,
+        secret: Option<SecretId>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.database
+            .write("touch_principal", move |tx| {
+                Box::pin(async move {
+                    tx.execute(&sql::TOUCH_PRINCIPAL, args![principal.to_string(), now]).await?;
+                    if let Some(secret) = secret {
+                        tx.execute(&sql::TOUCH_SECRET, args![secret.to_string(), now]).await?;
+                    }
+                    Ok::<_, Error>(())
+                })
+            })
+            .await
+    }
+
+    /// Keeps a token, and lets go of the principal's expired ones of its kind and of all but the newest hundred.
+    pub(crate) async fn keep_secret_token(&self, token: SecretToken) -> Result<(), Error> {
+        self.database
+            .write("keep_secret_token", move |tx| {
+                let token = token.clone();
+                Box::pin(async move {
+                    let (principal, kind) = (token.principal.to_string(), token.kind.as_str());
+                    let values = args![
+                        token.hash.to_vec(),
+                        kind,
+                        token.instance.to_string(),
+                        &principal,
+                        token.secret.map(|id| id.to_string()),
+                        token.created_at,
+                        token.expires_at
+                    ];
+                    tx.execute(&sql::ADD_SECRET_TOKEN, values).await?;
+                    tx.execute(&sql::PRUNE_SECRET_TOKENS, args![principal, kind, token.created_at]).await?;
+                    Ok::<_, Error>(())
+                })
+            })
+            .await
+    }
+
+    /// Whose token this is, in this instance, at this time; the secret it came from; and when it ends.
+    pub(crate) async fn principal_by_token(
+        &self,
+        hash: [u8; 32],
+        kind: TokenKind,
+        instance: InstanceId,
+        now: Timestamp,
+    ) -> Result<Option<(StoredPrincipal, Option<SecretId>, Timestamp)>, Error> {
+        let values = args![hash.to_vec(), kind.as_str(), instance.to_string(), now];
+        let row = self.database.read_optional(&sql::PRINCIPAL_BY_SECRET_TOKEN, values).await?;
+        row.map(|row| {
+            let secret = row.get::<Option<String>>(14)?.map(|_| id(&row, 14)).transpose()?;
+            Ok((principal(&row)?, secret, Timestamp(row.get(15)?)))
+        })
+        .transpose()
+    }
+}

@@ -1,0 +1,158 @@
+//! What the store promises, on both engines.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_database::Engine;
+use berth_model::EventId;
+use berth_service::{Ids, ManualClock};
+use principals::{
+    a_group_gives_what_it_has_until_it_is_left, a_name_belongs_to_one_principal,
+    a_principal_is_read_as_the_last_change_left_it, a_robot_has_two_secrets_at_most, a_role_changes_what_its_holders_may, changes_compare_versions,
+    deleting_leaves_nothing, grants_change_their_revision, refresh_tokens_expire_and_do_not_pile_up,
+    shutting_out_takes_tokens_along,
+};
+
+use super::*;
+
+mod principals;
+
+struct Bench {
+    store: Store,
+    database: Database,
+    ids: Ids,
+}
+
+impl Bench {
+    async fn new(engine: Engine) -> Option<Self> {
+        let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
+        let database = Database::for_tests(engine, crate::MIGRATIONS, clock.clone()).await.unwrap()?;
+        Some(Self { store: Store::new(database.clone()), database, ids: Ids::random(clock) })
+    }
+
+    fn database_now(&self) -> Timestamp {
+        Timestamp::from_seconds(1_700_000_100)
+    }
+
+    fn seed(&self) -> Seed {
+        let key = |active| StoredKey {
+            id: self.ids.ulid().to_string(),
+            sealed: vec![1, 2],
+            jwk: "{}".into(),
+            active,
+        };
+        Seed {
+            issuer: format!("berth:{}", self.ids.ulid()),
+            instance: InstanceId::new(self.ids.ulid()),
+            instance_name: "default".into(),
+            keys: [key(true), key(false)],
+        }
+    }
+
+    fn event(&self, instance: InstanceId) -> AuditRow {
+        AuditRow {
+            event_id: EventId::new(self.ids.ulid()),
+            instance,
+            kind: "artifact.pushed".into(),
+            principal: "user:a".into(),
+            credential: "password".into(),
+            address: "192.0.2.1".into(),
+            request_id: "1".into(),
+            result: "done".into(),
+            subject: String::new(),
+            repository_id: String::new(),
+            repository: "team/app".into(),
+            digest: "sha256:0".into(),
+            tag: "v1".into(),
+            occurred_at: 5,
+        }
+    }
+}
+
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() {
+                super::$name(super::Bench::new(super::Engine::Sqlite).await.unwrap()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() {
+                if let Some(bench) = super::Bench::new(super::Engine::Postgres).await {
+                    super::$name(bench).await;
+                }
+            })*
+        }
+    };
+}
+
+on_both!(
+    every_statement_is_understood,
+    processes_that_start_together_make_one_of_each,
+    a_name_belongs_to_one_principal,
+    a_principal_is_read_as_the_last_change_left_it,
+    grants_change_their_revision,
+    a_group_gives_what_it_has_until_it_is_left,
+    a_role_changes_what_its_holders_may,
+    changes_compare_versions,
+    shutting_out_takes_tokens_along,
+    a_robot_has_two_secrets_at_most,
+    deleting_leaves_nothing,
+    refresh_tokens_expire_and_do_not_pile_up,
+    an_event_is_recorded_once,
+    blob_delivery_changes_the_revision_and_is_audited,
+);
+
+async fn every_statement_is_understood(bench: Bench) {
+    bench.database.prepare_all(sql::ALL).await.unwrap();
+}
+
+async fn processes_that_start_together_make_one_of_each(bench: Bench) {
+    let starts = (0..8).map(|_| bench.store.bootstrap(bench.seed()));
+    let found: Vec<InstanceId> =
+        futures::future::join_all(starts).await.into_iter().map(|outcome| outcome.unwrap()).collect();
+    assert!(found.windows(2).all(|pair| pair[0] == pair[1]));
+    let settings = bench.store.settings().await.unwrap();
+    assert_eq!(settings.instances.len(), 1);
+    assert!(settings.instances[0].default);
+    let active: Vec<bool> = settings.keys.iter().map(|key| key.active).collect();
+    assert_eq!(active, [true, false]);
+    assert_eq!(settings.revision, 2);
+    assert_eq!(bench.store.revision().await.unwrap().0, 2);
+}
+
+async fn an_event_is_recorded_once(bench: Bench) {
+    let instance = InstanceId::new(bench.ids.ulid());
+    let mut events: Vec<AuditRow> = (0..20).map(|_| bench.event(instance)).collect();
+    events.sort_by_key(|event| event.event_id);
+    let events = Arc::new(events);
+    let deliveries = (0..4).map(|n| bench.store.record(events[n * 2..].to_vec()));
+    let recorded: u64 =
+        futures::future::join_all(deliveries).await.into_iter().map(|outcome| outcome.unwrap()).sum();
+    assert_eq!(recorded, 20);
+    let mut changed = events[3].clone();
+    changed.principal = "user:mallory".into();
+    assert_eq!(bench.store.record(vec![changed]).await.unwrap(), 0);
+    let page = bench.store.audit(instance, None, 8).await.unwrap();
+    assert_eq!(page, events[..8]);
+    let rest = bench.store.audit(instance, Some(page[7].event_id), 100).await.unwrap();
+    assert_eq!(rest, events[8..]);
+    let other = InstanceId::new(bench.ids.ulid());
+    assert!(bench.store.audit(other, None, 100).await.unwrap().is_empty());
+}
+
+async fn blob_delivery_changes_the_revision_and_is_audited(bench: Bench) {
+    let instance = bench.store.bootstrap(bench.seed()).await.unwrap();
+    let delivery = async || bench.store.settings().await.unwrap().instances[0].blob_delivery;
+    assert_eq!(delivery().await, BlobDelivery::Stream, "what an instance begins with");
+    let revision = bench.store.revision().await.unwrap().0;
+    let set = |delivery| bench.store.set_blob_delivery(instance, delivery, bench.event(instance));
+    assert!(!set(BlobDelivery::Stream).await.unwrap());
+    assert!(set(BlobDelivery::Redirect).await.unwrap());
+    assert!(!set(BlobDelivery::Redirect).await.unwrap());
+    assert_eq!(delivery().await, BlobDelivery::Redirect);
+    assert_eq!(bench.store.revision().await.unwrap().0, revision + 1);
+    assert_eq!(bench.store.audit(instance, None, 10).await.unwrap().len(), 1);
+    let other = InstanceId::new(bench.ids.ulid());
+    let set = bench.store.set_blob_delivery(other, BlobDelivery::Redirect, bench.event(other)).await;
+    assert!(!set.unwrap());
+}

@@ -1,0 +1,244 @@
+//! Instances: what an edition allows is in force once metadata has agreed, and one instance knows nothing of another.
+
+use berth_model::InstanceState;
+use berth_proto::instance_manager::{
+    AddOns as WireAddOns, CreateInstanceRequest, GetInstanceRequest, InstanceEntry, SetEditionRequest,
+    StartInstanceRequest, StopInstanceRequest, UpdateInstanceRequest, instances_client::InstancesClient,
+};
+
+use super::*;
+
+impl Bench {
+    fn tenancy(&self) -> InstancesClient<Channel> {
+        InstancesClient::new(Channel::local("instances", self.service.instances.clone()))
+    }
+
+    async fn create(&self, name: &str, edition: &str) -> Result<InstanceEntry, Problem> {
+        let request = CreateInstanceRequest {
+            name: name.into(),
+            edition: edition.into(),
+            region: "eu-central-1".into(),
+            ..CreateInstanceRequest::default()
+        };
+        let answer = self.tenancy().create_instance(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+    }
+
+    async fn edition(&self, id: &str, edition: &str) -> Result<InstanceEntry, Problem> {
+        let request =
+            SetEditionRequest { id: id.into(), edition: edition.into(), ..SetEditionRequest::default() };
+        let answer = self.tenancy().set_edition(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+    }
+
+    async fn show(&self, name: &str) -> InstanceEntry {
+        let request = GetInstanceRequest { name: name.into(), id: String::new() };
+        self.tenancy().get_instance(request).await.unwrap().into_inner()
+    }
+
+    async fn ask_in(
+        &self,
+        instance: &str,
+        credential: Credential,
+        scope: &str,
+    ) -> Result<IssueTokenResponse, Problem> {
+        let request = IssueTokenRequest {
+            instance_id: instance.into(),
+            credential: Some(credential),
+            scopes: vec![scope.into()],
+            ..IssueTokenRequest::default()
+        };
+        let answer = self.client.clone().issue_token(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edition_is_in_force_when_what_is_used_fits() {
+    let bench = Bench::start().await;
+    let made = bench.create("acme", "basic").await.unwrap();
+    assert_eq!(
+        (made.state.as_str(), made.edition.as_str(), made.wished_edition.as_str()),
+        ("running", "basic", "")
+    );
+    assert_eq!(made.limits.unwrap().image_namespaces, Some(15));
+    assert_eq!(*bench.bounds.told.lock().unwrap(), [(made.id.parse().unwrap(), 1)]);
+    let raised = bench.edition(&made.id, "advanced").await.unwrap();
+    assert_eq!((raised.edition.as_str(), raised.limits.unwrap().image_namespaces), ("advanced", Some(50)));
+    *bench.bounds.used.lock().unwrap() = 20;
+    assert_eq!(bench.edition(&made.id, "basic").await.unwrap_err().code, ErrorCode::QuotaExceeded);
+    let kept = bench.show("acme").await;
+    assert_eq!((kept.edition.as_str(), kept.wished_edition.as_str()), ("advanced", ""));
+    let request = SetEditionRequest {
+        id: made.id.clone(),
+        edition: "basic".into(),
+        add_ons: Some(WireAddOns { namespaces: 5, ..WireAddOns::default() }),
+        ..SetEditionRequest::default()
+    };
+    let lowered = bench.tenancy().set_edition(request.clone()).await.unwrap().into_inner();
+    assert_eq!((lowered.edition.as_str(), lowered.limits.unwrap().image_namespaces), ("basic", Some(20)));
+    let stale = SetEditionRequest { version: 1, ..request.clone() };
+    assert_eq!(from_status(&bench.tenancy().set_edition(stale).await.unwrap_err()).code, ErrorCode::Conflict);
+    let uneven =
+        SetEditionRequest { add_ons: Some(WireAddOns { namespaces: 3, ..WireAddOns::default() }), ..request };
+    assert_eq!(
+        from_status(&bench.tenancy().set_edition(uneven).await.unwrap_err()).code,
+        ErrorCode::RequestInvalid
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_outlasts_metadata_being_away() {
+    let bench = Bench::start().await;
+    bench.bounds.away.store(true, Ordering::SeqCst);
+    let made = bench.create("acme", "basic").await.unwrap();
+    assert_eq!((made.state.as_str(), made.wished_edition.as_str()), ("pending", "basic"));
+    let login = login("admin", &bench.password);
+    assert_eq!(bench.ask_in(&made.id, login, "").await.unwrap_err().code, ErrorCode::Denied);
+    bench.bounds.away.store(false, Ordering::SeqCst);
+    // The worker comes by; here by hand, as it would.
+    let instances = &bench.service.domain;
+    assert_eq!(instances.store.tenants_to_tend(None, 10).await.unwrap().len(), 1);
+    instances.tend(made.id.parse().unwrap()).await.unwrap();
+    assert_eq!(bench.show("acme").await.state, "running");
+    assert!(instances.store.tenants_to_tend(None, 10).await.unwrap().is_empty());
+    bench.bounds.away.store(true, Ordering::SeqCst);
+    let wished = bench.edition(&made.id, "standard").await.unwrap();
+    assert_eq!((wished.edition.as_str(), wished.wished_edition.as_str()), ("basic", "standard"));
+    // Another wish takes its place, and the answer to the first one settles nothing.
+    let again = bench.edition(&made.id, "advanced").await.unwrap();
+    let late = instances.store.settle_wish(made.id.parse().unwrap(), 2, true).await.unwrap().unwrap();
+    assert_eq!(late.wish.unwrap().0, "advanced");
+    bench.bounds.away.store(false, Ordering::SeqCst);
+    instances.tend(made.id.parse().unwrap()).await.unwrap();
+    assert_eq!(bench.show("acme").await.edition, "advanced");
+    assert!(bench.show("acme").await.version > again.version);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_have_names_editions_and_regions_that_exist() {
+    let bench = Bench::start().await;
+    bench.create("acme", "basic").await.unwrap();
+    for (name, edition, code) in [
+        ("acme", "basic", ErrorCode::AlreadyExists),
+        ("default", "basic", ErrorCode::AlreadyExists),
+        ("Acme", "basic", ErrorCode::RequestInvalid),
+        ("ab", "basic", ErrorCode::RequestInvalid),
+        ("other", "golden", ErrorCode::RequestInvalid),
+    ] {
+        assert_eq!(bench.create(name, edition).await.unwrap_err().code, code, "{name} {edition}");
+    }
+    let request = CreateInstanceRequest {
+        name: "other".into(),
+        edition: "basic".into(),
+        region: "atlantis".into(),
+        ..CreateInstanceRequest::default()
+    };
+    assert_eq!(
+        from_status(&bench.tenancy().create_instance(request).await.unwrap_err()).code,
+        ErrorCode::RequestInvalid
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t34_one_instance_knows_nobody_of_another() {
+    let bench = Bench::start().await;
+    let acme = bench.create("acme", "basic").await.unwrap();
+    let alice = bench.user("alice").await;
+    let refused = bench.ask_in(&acme.id, alice.clone(), "").await.unwrap_err();
+    assert_eq!(refused, bench.ask_in(&acme.id, login("nobody", "password"), "").await.unwrap_err());
+    let admin = login("admin", &bench.password);
+    assert_eq!(bench.ask_in(&acme.id, admin, "").await.unwrap_err(), refused);
+    // The same name there is somebody else.
+    let request = CreateUserRequest {
+        instance_id: acme.id.clone(),
+        name: "alice".into(),
+        password: "another password".into(),
+        ..CreateUserRequest::default()
+    };
+    let there = bench.people().create_user(request).await.unwrap().into_inner();
+    assert!(bench.ask_in(&acme.id, login("alice", "another password"), "").await.is_ok());
+    assert_eq!(bench.ask_in(&acme.id, alice, "").await.unwrap_err(), refused);
+    let issued = bench.ask_in(&acme.id, login("alice", "another password"), "").await.unwrap();
+    assert!(bench.verifier.verify(&issued.token, bench.instance()).is_err());
+    // By its id it is not there either, seen from here.
+    let request = CreateGrantRequest {
+        instance_id: bench.instance().to_string(),
+        principal: Some(PrincipalReference { id: there.id, ..PrincipalReference::default() }),
+        grant: Some(GrantWish { role: "reader".into(), ..GrantWish::default() }),
+        actor: None,
+    };
+    assert_eq!(
+        from_status(&bench.roles().create_grant(request).await.unwrap_err()).code,
+        ErrorCode::NotFound
+    );
+    // Whoever runs the deployment is of the default instance.
+    let request = CreateGrantRequest {
+        instance_id: acme.id.clone(),
+        principal: Some(user_named("alice")),
+        grant: Some(GrantWish { role: "operator".into(), deployment: true, ..GrantWish::default() }),
+        actor: None,
+    };
+    assert_eq!(
+        from_status(&bench.roles().create_grant(request).await.unwrap_err()).code,
+        ErrorCode::RequestInvalid
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_instance_gives_no_tokens_and_refuses_the_old_ones() {
+    let bench = Bench::start().await;
+    let acme = bench.create("acme", "basic").await.unwrap();
+    let anonymous = || Credential::Anonymous(true);
+    let issued = bench.ask_in(&acme.id, anonymous(), "").await.unwrap();
+    bench.clock.advance(Duration::from_millis(1));
+    let stop = StopInstanceRequest { id: acme.id.clone(), ..StopInstanceRequest::default() };
+    assert_eq!(bench.tenancy().stop_instance(stop.clone()).await.unwrap().into_inner().state, "stopped");
+    assert_eq!(bench.tenancy().stop_instance(stop).await.unwrap().into_inner().state, "stopped");
+    assert_eq!(bench.ask_in(&acme.id, anonymous(), "").await.unwrap_err().code, ErrorCode::Denied);
+    let stream = bench.client.clone().watch(WatchRequest::default()).await.unwrap();
+    let settings = stream.into_inner().next().await.unwrap().unwrap();
+    let told = settings.instances.iter().find(|told| told.id == acme.id).unwrap();
+    assert_eq!((told.state.as_str(), told.region.as_str()), ("stopped", "eu-central-1"));
+    assert!(settings.not_befores.iter().any(|told| told.subject == format!("instance:{}", acme.id)));
+    assert!(bench.verifier.verify(&issued.token, acme.id.parse().unwrap()).is_ok(), "until it hears of it");
+    let start = StartInstanceRequest { id: acme.id.clone(), ..StartInstanceRequest::default() };
+    let started = bench.tenancy().start_instance(start).await.unwrap().into_inner();
+    assert_eq!(started.state.parse(), Ok(InstanceState::Running));
+    assert!(bench.ask_in(&acme.id, anonymous(), "").await.is_ok());
+    let default = StopInstanceRequest { id: bench.instance().to_string(), ..StopInstanceRequest::default() };
+    assert_eq!(
+        from_status(&bench.tenancy().stop_instance(default).await.unwrap_err()).code,
+        ErrorCode::RequestInvalid
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_makes_namespaces_only_where_the_instance_allows_it() {
+    let bench = Bench::start().await;
+    let acme = bench.create("acme", "basic").await.unwrap();
+    let request = CreateUserRequest {
+        instance_id: acme.id.clone(),
+        name: "alice".into(),
+        password: "password".into(),
+        ..CreateUserRequest::default()
+    };
+    bench.people().create_user(request).await.unwrap();
+    let request = CreateGrantRequest {
+        instance_id: acme.id.clone(),
+        principal: Some(user_named("alice")),
+        grant: Some(GrantWish { role: "instance-admin".into(), ..GrantWish::default() }),
+        actor: None,
+    };
+    bench.roles().create_grant(request).await.unwrap();
+    let scope = "repository:new/app:pull,push";
+    let ask = async || bench.ask_in(&acme.id, login("alice", "password"), scope).await.unwrap().scope;
+    assert_eq!(ask().await, "repository:new/app:pull");
+    let request = UpdateInstanceRequest {
+        id: acme.id.clone(),
+        create_on_push: Some(true),
+        ..UpdateInstanceRequest::default()
+    };
+    bench.tenancy().update_instance(request).await.unwrap();
+    assert_eq!(ask().await, scope);
+}
