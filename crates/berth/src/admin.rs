@@ -14,6 +14,7 @@ use berth_proto::{
     metadata::{
         CollectNowRequest, CollectionStatusRequest, ScrubNowRequest, ScrubStatusRequest,
         SetRepositoryVisibilityRequest, metadata_client::MetadataClient,
+        repositories_client::RepositoriesClient,
     },
 };
 use berth_service::{Address, Channel};
@@ -22,6 +23,7 @@ use clap::{Args, Subcommand};
 use crate::{
     arguments::ConfigArguments,
     config::{self, Config},
+    content::{self, ContentCommand},
     failure::Failure,
     instances::{self, InstanceCommand},
     people::{self, PeopleCommand},
@@ -46,6 +48,8 @@ enum AdminCommand {
     People(PeopleCommand),
     #[command(flatten)]
     Tenancy(InstanceCommand),
+    #[command(flatten)]
+    Content(ContentCommand),
     /// Say who may pull a repository without a grant
     SetVisibility {
         /// The repository
@@ -123,6 +127,7 @@ enum CollectionCommand {
 /// The two services behind the socket, and the default instance.
 struct Registry {
     metadata: MetadataClient<Channel>,
+    repositories: RepositoriesClient<Channel>,
     instance_manager: InstanceManagerClient<Channel>,
     keys: InstanceKeysClient<Channel>,
     tenancy: InstancesClient<Channel>,
@@ -156,8 +161,19 @@ impl Registry {
         let instance = instances.iter().find(|instance| instance.default);
         let instance = instance.ok_or_else(|| anyhow!("the registry has no default instance"))?;
         let instance_id = instance.id.clone();
+        let repositories = RepositoriesClient::new(metadata.clone());
         let metadata = MetadataClient::new(metadata);
-        Ok(Self { metadata, instance_manager, keys, tenancy, people, roles, instance_id, instances })
+        Ok(Self {
+            metadata,
+            repositories,
+            instance_manager,
+            keys,
+            tenancy,
+            people,
+            roles,
+            instance_id,
+            instances,
+        })
     }
 
     /// The id of an instance.
@@ -189,6 +205,9 @@ async fn command(mut registry: Registry, instance: Option<String>, command: Admi
         }
         AdminCommand::Tenancy(command) => {
             instances::run(registry.tenancy.clone(), &registry.instances, command).await?;
+        }
+        AdminCommand::Content(command) => {
+            content::run(registry.repositories.clone(), instance_id, command).await?;
         }
         AdminCommand::SetVisibility { repository, visibility } => {
             let request = SetRepositoryVisibilityRequest {

@@ -56,6 +56,7 @@ pub(crate) enum InstanceCommand {
         /// The instance's name
         name: String,
         /// true or false
+        #[arg(action = clap::ArgAction::Set)]
         allowed: bool,
     },
     /// Give an instance another edition; refused when what it uses does not fit

@@ -6,6 +6,7 @@ mod allocations;
 mod arguments;
 mod cli;
 mod config;
+mod content;
 mod counts;
 mod failure;
 mod files;

@@ -365,6 +365,7 @@ impl<'a> Builder<'a> {
         self.warm = service.warm;
         self.metadata.fill(service.server.clone());
         self.grpc.add_service(Guard::new("metadata", service.server));
+        self.grpc.add_service(Guard::new("repositories", service.repositories));
         Ok(())
     }
 

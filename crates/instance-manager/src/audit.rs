@@ -19,26 +19,44 @@ pub(crate) const MAX_DELIVERY: usize = 1_000;
 pub(crate) const MAX_PAGE: u32 = 1_000;
 
 fn row(event: Event) -> Result<AuditRow, Problem> {
-    let artifact = match event.payload {
-        Some(Payload::Artifact(artifact)) => artifact,
-        None => return Err(invalid(format!("event {} has no payload that is known here", event.id))),
-    };
-    Ok(AuditRow {
+    let mut row = AuditRow {
         event_id: parse("id", &event.id)?,
         instance: parse("instance_id", &event.instance_id)?,
         kind: event.r#type,
-        principal: artifact.principal,
+        principal: String::new(),
         credential: String::new(),
         address: String::new(),
         request_id: String::new(),
         result: "done".to_owned(),
         subject: String::new(),
-        repository_id: artifact.repository_id,
-        repository: artifact.repository,
-        digest: artifact.digest,
-        tag: artifact.tag,
+        repository_id: String::new(),
+        repository: String::new(),
+        digest: String::new(),
+        tag: String::new(),
         occurred_at: event.occurred_at,
-    })
+    };
+    match event.payload {
+        Some(Payload::Artifact(artifact)) => {
+            row.principal = artifact.principal;
+            row.repository_id = artifact.repository_id;
+            row.repository = artifact.repository;
+            row.digest = artifact.digest;
+            row.tag = artifact.tag;
+        }
+        Some(Payload::Management(management)) => {
+            row.principal = management.principal;
+            row.credential = management.credential;
+            row.address = management.address;
+            row.request_id = management.request_id;
+            if let Some(id) = management.subject.strip_prefix("repository:") {
+                row.repository_id = id.to_owned();
+                row.repository = management.name;
+            }
+            row.subject = management.subject;
+        }
+        None => return Err(invalid(format!("event {} has no payload that is known here", event.id))),
+    }
+    Ok(row)
 }
 
 /// Records a delivery, in one transaction; what was recorded before stays as it is. Returns how many were new.

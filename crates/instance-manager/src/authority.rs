@@ -183,8 +183,8 @@ impl Authority {
     pub(crate) async fn readable(&self, instance: InstanceId, principal: &str) -> Result<Readable, Error> {
         let Ok(principal) = principal.parse() else { return Ok(Readable::default()) };
         let Some(who) = self.grants_by_id(instance, principal).await? else { return Ok(Readable::default()) };
-        let mut readable = Readable::default();
-        readable.everything = self.allows(&who, Place::instance(instance), Permission::ArtifactPull).await;
+        let everything = self.allows(&who, Place::instance(instance), Permission::ArtifactPull).await;
+        let mut readable = Readable { everything, ..Readable::default() };
         if readable.everything {
             return Ok(readable);
         }

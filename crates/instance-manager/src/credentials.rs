@@ -33,6 +33,8 @@ pub(crate) struct Authenticated {
     pub(crate) principal: StoredPrincipal,
     /// The robot's secret that it rests on.
     pub(crate) secret: Option<SecretId>,
+    /// When it was used last, where that is known.
+    secret_used_at: Option<Timestamp>,
     /// The credential itself ends then, and with it what comes of it.
     pub(crate) until: Option<Timestamp>,
 }
@@ -90,7 +92,7 @@ impl Credentials {
             return Ok(None);
         }
         attempt.right();
-        Ok(user.map(|principal| Authenticated { principal, secret: None, until: None }))
+        Ok(user.map(|principal| Authenticated { principal, secret: None, secret_used_at: None, until: None }))
     }
 
     async fn by_robot_secret(
@@ -108,7 +110,12 @@ impl Credentials {
         let secrets = self.store.robot_secrets(robot.id).await?;
         let fits = secrets.iter().find(|kept| bool::from(kept.hash.as_slice().ct_eq(&shown)));
         let until = robot.expires_at;
-        Ok(fits.map(|kept| Authenticated { principal: robot, secret: Some(kept.id), until }))
+        Ok(fits.map(|kept| Authenticated {
+            principal: robot,
+            secret: Some(kept.id),
+            secret_used_at: kept.last_used_at,
+            until,
+        }))
     }
 
     async fn by_token(
@@ -124,15 +131,15 @@ impl Credentials {
                 (TokenKind::Temporary, end) => Some(end.map_or(ends, |end| end.min(ends))),
                 (TokenKind::Refresh, end) => end,
             };
-            Authenticated { principal, secret, until }
+            Authenticated { principal, secret, secret_used_at: None, until }
         }))
     }
 
     /// When it was used last is known to the minute, and of no weight: without it the login goes on.
     async fn touch(&self, found: &Authenticated) {
         let now = self.clock.now();
-        let recent = found.principal.last_used_at.is_some_and(|used| now.0 - used.0 < 60_000_000);
-        if recent {
+        let recent = |used: Option<Timestamp>| used.is_some_and(|used| now.0 - used.0 < 60_000_000);
+        if recent(found.principal.last_used_at) && (found.secret.is_none() || recent(found.secret_used_at)) {
             return;
         }
         if let Err(error) = self.store.touch(found.principal.id, found.secret, now).await {

@@ -185,7 +185,6 @@ impl Instances {
             return self.store.settle_wish(instance, revision, false).await;
         };
         let told = self.limiter.set_limits(instance, revision, edition, add_ons).await;
-        berth_service::crash::point("limits.told");
         match told {
             Ok(_) => {
                 let after = self.store.settle_wish(instance, revision, true).await?;

@@ -61,7 +61,7 @@ async fn tend_all(instances: &Instances) -> Result<(), Error> {
                 Ok(_) => {}
                 // Metadata has said no, and the wish is gone.
                 Err(Error::Problem(problem)) => {
-                    tracing::info!(%instance, %problem, "a wish did not come true")
+                    tracing::info!(%instance, %problem, "a wish did not come true");
                 }
                 Err(error) => return Err(error),
             }

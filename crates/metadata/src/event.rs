@@ -1,8 +1,9 @@
 //! Events, written in the transaction of their effect: one row, and one delivery for each subscriber.
 
 use berth_database::{Transaction, args};
+use berth_model::InstanceId;
 use berth_oci::Digest;
-use berth_proto::events::{Artifact, Event, event::Payload};
+use berth_proto::events::{Artifact, Event, Management, event::Payload};
 use berth_service::Ids;
 use prost::Message as _;
 
@@ -55,16 +56,44 @@ impl Journal {
         } else {
             format!("{}:{}", artifact.repository_id, artifact.tag)
         };
+        self.add(tx, kind.name(), key, access.instance, sequence, Payload::Artifact(artifact)).await
+    }
+
+    /// Writes that something was changed by hand.
+    pub(crate) async fn record(
+        &self,
+        tx: &mut Transaction,
+        kind: &'static str,
+        instance: InstanceId,
+        management: Management,
+    ) -> Result<()> {
+        if self.subscribers.is_empty() {
+            return Ok(());
+        }
+        let sequence = tx.sequence(SEQUENCE).await?;
+        let key = management.subject.clone();
+        self.add(tx, kind, key, instance, sequence, Payload::Management(management)).await
+    }
+
+    async fn add(
+        &self,
+        tx: &mut Transaction,
+        kind: &'static str,
+        key: String,
+        instance: InstanceId,
+        sequence: i64,
+        payload: Payload,
+    ) -> Result<()> {
         let now = tx.now();
         let id = self.ids.ulid().to_string();
         let event = Event {
             id: id.clone(),
-            r#type: kind.name().to_owned(),
+            r#type: kind.to_owned(),
             key: key.clone(),
             sequence,
             occurred_at: now.0,
-            instance_id: access.instance.to_string(),
-            payload: Some(Payload::Artifact(artifact)),
+            instance_id: instance.to_string(),
+            payload: Some(payload),
         };
         tx.execute(&sql::ADD_EVENT, args![id.clone(), sequence, event.encode_to_vec(), now]).await?;
         for subscriber in self.subscribers.iter() {

@@ -15,6 +15,7 @@ mod grpc;
 mod lease;
 mod limits;
 mod lists;
+mod managed;
 mod manifest;
 mod outbox;
 mod quarantine;
@@ -37,8 +38,9 @@ use berth_blobs::Blobs;
 use berth_database::Database;
 use berth_events::{Nudge, Outbox};
 use berth_proto::{
-    MAX_MESSAGE_BYTES, WarmReads, instance_manager::stores_client::StoresClient,
-    metadata::metadata_server::MetadataServer,
+    MAX_MESSAGE_BYTES, WarmReads,
+    instance_manager::stores_client::StoresClient,
+    metadata::{metadata_server::MetadataServer, repositories_server::RepositoriesServer},
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 use prometheus_client::metrics::counter::Counter;
@@ -162,6 +164,8 @@ pub struct Deps<'a> {
 pub struct Service {
     /// The server, for a listener or a local channel.
     pub server: MetadataServer<MetadataService>,
+    /// Namespaces and repositories by hand.
+    pub repositories: RepositoriesServer<MetadataService>,
     /// The events, for a relay to each subscriber.
     pub outbox: Arc<dyn Outbox>,
     /// Goes off after every transaction with events; for the relays.
@@ -260,7 +264,11 @@ pub fn build(config: Config, deps: Deps<'_>) -> Service {
     }
     worker::Collector::new(metadata.clone(), deps.blobs, metrics).spawn(&deps.tasks);
     let warm = metadata.warm.clone().map(|warm| warm as Arc<dyn WarmReads>);
-    Service { server: serve(metadata, deps.registry), outbox, nudge, warm }
+    let service = MetadataService::new(metadata, deps.registry);
+    let repositories = RepositoriesServer::new(service.clone())
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Service { server: serve(service), repositories, outbox, nudge, warm }
 }
 
 /// Builds what looks and changes nothing, for a registry that does not run: the scrubber alone, which waits to be asked.
@@ -271,7 +279,7 @@ pub fn build_scrubber(config: Config, deps: Deps<'_>) -> MetadataServer<Metadata
     metadata.has_blobs = deps.blobs.is_some();
     metadata.stores = deps.stores.map(StoresClient::new);
     scrub(&metadata, deps.blobs, &deps.tasks, deps.registry);
-    serve(metadata, deps.registry)
+    serve(MetadataService::new(metadata, deps.registry))
 }
 
 fn scrub(metadata: &Metadata, blobs: Option<Arc<dyn Blobs>>, tasks: &Tasks, registry: &mut Registry) {
@@ -281,8 +289,8 @@ fn scrub(metadata: &Metadata, blobs: Option<Arc<dyn Blobs>>, tasks: &Tasks, regi
     }
 }
 
-fn serve(metadata: Metadata, registry: &mut Registry) -> MetadataServer<MetadataService> {
-    MetadataServer::new(MetadataService::new(metadata, registry))
+fn serve(service: MetadataService) -> MetadataServer<MetadataService> {
+    MetadataServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

@@ -92,7 +92,7 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
     for name in &input.tags {
         let mut artifact = input.artifact(&repository.id);
         artifact.tag = name.to_string();
-        tag::point(tx, metadata, access, &repository.id, name, before.get(name), digest, artifact).await?;
+        tag::point(tx, metadata, access, &repository, name, before.get(name), digest, artifact).await?;
     }
     berth_service::crash::point("put_manifest.before_commit");
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use berth_database::{TextList, Transaction, args};
+use berth_database::{Row, TextList, Transaction, args};
 use berth_model::InstanceId;
 use berth_oci::{ErrorCode, RepositoryName};
 use berth_proto::{WarmReads as _, WarmRepository};
@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct Repository {
     pub(crate) id: String,
     pub(crate) provisional: bool,
+    /// Tags that are there can't be moved.
+    pub(crate) immutable_tags: bool,
 }
 
 /// A path and what is there; for tokens.
@@ -49,7 +51,7 @@ pub(crate) async fn find(tx: &mut Transaction, access: &Access) -> Result<Option
     let Some(row) = row else { return Ok(None) };
     let id: String = row.get(0)?;
     access.check_repository(&id, &row.get::<String>(1)?)?;
-    Ok(Some(Repository { id, provisional: row.get(2)? }))
+    Ok(Some(Repository { id, provisional: row.get(2)?, immutable_tags: row.get(3)? }))
 }
 
 /// The repository at the access's path, or NAME_UNKNOWN.
@@ -88,27 +90,74 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
         return Ok(repository);
     }
     let name = access.path.namespace();
-    let namespace = tx.optional(&sql::NAMESPACE_AT, args![instance.clone(), name]).await?;
-    let namespace = namespace.map(|row| row.get::<String>(0)).transpose()?;
-    access.check_making(namespace.as_deref())?;
+    let found = tx.optional(&sql::NAMESPACE_AT, args![instance.clone(), name]).await?;
+    let found = found.as_ref().map(Defaults::read).transpose()?;
+    access.check_making(found.as_ref().map(|found| found.namespace.as_str()))?;
     limits.admit_depth(&access.path)?;
-    limits.admit(i64::from(namespace.is_none()), 1)?;
+    limits.admit(i64::from(found.is_none()), 1)?;
     let now = tx.now();
-    let made_namespace = i64::from(namespace.is_none());
-    tx.execute(&sql::COUNT_MADE, args![instance.clone(), made_namespace, 1]).await?;
-    let namespace = match namespace {
-        Some(id) => id,
+    tx.execute(&sql::COUNT_MADE, args![instance.clone(), i64::from(found.is_none()), 1]).await?;
+    let defaults = match found {
+        Some(found) => found.admit_push(name)?,
         None => {
             let id = maker.namespace_id.clone();
             tx.execute(&sql::ADD_NAMESPACE, args![id.clone(), instance.clone(), name, now]).await?;
-            id
+            Defaults { namespace: id, ..Defaults::default() }
         }
     };
+    let Defaults { namespace, public, immutable, .. } = defaults;
     let id = maker.repository_id.clone();
-    tx.execute(&sql::ADD_REPOSITORY, args![id.clone(), instance, namespace, access.path.as_str(), now])
-        .await?;
+    let visibility = visibility(public);
+    let values = args![id.clone(), instance, namespace, access.path.as_str(), now, visibility, immutable];
+    tx.execute(&sql::ADD_REPOSITORY, values).await?;
     tx.execute(&sql::ADD_REPOSITORY_REVIEW, args![id.clone(), now.plus(maker.review_after)]).await?;
-    Ok(Repository { id, provisional: true })
+    Ok(Repository { id, provisional: true, immutable_tags: immutable })
+}
+
+/// What a namespace says of the repositories that are made in it.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Defaults {
+    pub(crate) namespace: String,
+    create_on_push: bool,
+    removing: bool,
+    pub(crate) public: bool,
+    pub(crate) immutable: bool,
+}
+
+impl Defaults {
+    pub(crate) fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            namespace: row.get(0)?,
+            create_on_push: row.get(1)?,
+            removing: row.get(2)?,
+            public: row.get::<String>(3)? == PUBLIC,
+            immutable: row.get(4)?,
+        })
+    }
+
+    /// Whether anything may be made here.
+    pub(crate) fn admit(self, name: &str) -> Result<Self> {
+        if self.removing {
+            let message = format!("the namespace {name} is being removed; try again when it is gone");
+            return Err(Error::new(ErrorCode::Denied, message));
+        }
+        Ok(self)
+    }
+
+    fn admit_push(self, name: &str) -> Result<Self> {
+        let admitted = self.admit(name)?;
+        if !admitted.create_on_push {
+            let message =
+                format!("pushes make no repositories in the namespace {name}; make the repository first");
+            return Err(Error::new(ErrorCode::Denied, message));
+        }
+        Ok(admitted)
+    }
+}
+
+/// As it is stored.
+pub(crate) fn visibility(public: bool) -> &'static str {
+    if public { PUBLIC } else { "private" }
 }
 
 impl Metadata {
@@ -210,7 +259,7 @@ impl Metadata {
             .write("set_visibility", move |tx| {
                 let (instance, path) = (instance.to_string(), path.clone());
                 Box::pin(async move {
-                    let visibility = if public { PUBLIC } else { "private" };
+                    let visibility = visibility(public);
                     let now = tx.now();
                     let args = args![instance, path.as_str(), visibility, now];
                     if tx.execute(&sql::SET_VISIBILITY, args).await? == 0 {
@@ -227,7 +276,7 @@ impl Metadata {
 }
 
 /// The first `limit` texts of rows that were read with one more than that, and whether there was one more.
-pub(crate) fn page(rows: &[berth_database::Row], limit: u32) -> Result<(Vec<String>, bool)> {
+pub(crate) fn page(rows: &[Row], limit: u32) -> Result<(Vec<String>, bool)> {
     let limit = limit as usize;
     let texts =
         rows.iter().take(limit).map(|row| row.get::<String>(0)).collect::<std::result::Result<_, _>>()?;

@@ -17,9 +17,12 @@ use crate::{
     dissociation,
     error::{Error, Result},
     event::{self, Kind},
-    repository,
+    repository::{self, Repository},
     store::{self, statements as sql},
 };
+
+/// The tag that moves where others may not.
+const LATEST: &str = "latest";
 
 /// Locks those of `tags` that exist, ascending; where each points.
 pub(crate) async fn lock(
@@ -47,19 +50,25 @@ pub(crate) async fn point(
     tx: &mut Transaction,
     metadata: &Metadata,
     access: &Access,
-    repository: &str,
+    repository: &Repository,
     name: &Tag,
     before: Option<&Digest>,
     digest: &Digest,
     mut artifact: Artifact,
 ) -> Result<()> {
     let now = tx.now();
-    if before.is_none() && !claim(tx, repository, name, digest).await? {
+    if before.is_none() && !claim(tx, &repository.id, name, digest).await? {
         return Err(tx.again().into());
     }
     let previous = before.copied();
     if previous.as_ref() == Some(digest) {
         return Ok(());
+    }
+    if previous.is_some() && repository.immutable_tags && name.as_str() != LATEST {
+        let message = format!(
+            "the tag {name} is there, and this repository lets no tag move but {LATEST}; use a new tag"
+        );
+        return Err(Error::new(ErrorCode::TagImmutable, message));
     }
     if previous.is_some() && access.keeps_tags {
         let message =
@@ -67,7 +76,7 @@ pub(crate) async fn point(
         return Err(Error::new(ErrorCode::Denied, message));
     }
     let sequence = tx.sequence(event::SEQUENCE).await?;
-    let args = args![repository, name.as_str(), digest.to_bytes(), sequence, now];
+    let args = args![repository.id.as_str(), name.as_str(), digest.to_bytes(), sequence, now];
     tx.execute(&sql::MOVE_TAG, args).await?;
     artifact.previous_digest = previous.map(|previous| previous.to_string()).unwrap_or_default();
     metadata.journal.write(tx, Kind::Tagged, access, sequence, artifact).await

@@ -239,6 +239,7 @@ impl Collector {
                 verdict => verdict,
             },
             Queue::Object => return self.delete_next_object().await,
+            Queue::Removal => metadata.remove_next().await?,
         };
         if let Some(verdict) = verdict {
             self.metrics.count(queue, verdict);

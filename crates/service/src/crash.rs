@@ -74,6 +74,8 @@ pub const POINTS: &[&str] = &[
     "collect_blob.committed",
     "collect_repository.before_commit",
     "collect_repository.committed",
+    "removal.before_commit",
+    "removal.committed",
     "collect_session.before_commit",
     "collect_session.committed",
     "forget_sessions.before_commit",

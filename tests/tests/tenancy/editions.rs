@@ -1,6 +1,6 @@
 //! What an edition allows, judged where it would be exceeded.
 
-use berth_testkit::{Content, Deployment, Manifest};
+use berth_testkit::{Content, Manifest};
 
 use crate::{Tenant, in_every_tenancy};
 
@@ -55,6 +55,6 @@ in_every_tenancy! {
         let fresh = tenant.owner();
         fresh.repository("old/new").push_image("v1", &image).await.unwrap();
         let refused = fresh.repository("new/app").put_manifest("v1", &empty_index()).await.unwrap();
-        assert_eq!((refused.status, refused.error_code().as_deref()), (403, Some("DENIED")));
+        assert_eq!((refused.status, refused.error_code().as_deref()), (401, Some("DENIED")));
     }
 }

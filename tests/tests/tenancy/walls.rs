@@ -1,6 +1,6 @@
 //! T34 between tenants: what is another's does not exist.
 
-use berth_testkit::{Client, Content, Deployment, Reply};
+use berth_testkit::{Client, Content, Reply};
 use reqwest::Method;
 
 use crate::{Base, Tenant, in_every_tenancy, until};
@@ -140,5 +140,55 @@ in_every_tenancy! {
         }
         // Tokens from before are refused, and a new one is had.
         tenant.owner().repository("team/app").pull_image("v1", &image).await.unwrap();
+    }
+}
+
+in_every_tenancy! {
+    async fn a_deleted_repository_is_gone_for_every_token_and_its_successor_is_empty(deployment: &'static Deployment) {
+        let tenant = Tenant::new(deployment, "remove-acme", "basic").await;
+        let mut content = Content::named("remove");
+        let (first, second) = (content.image(1, 100), content.image(1, 100));
+        let old = tenant.owner().repository("team/app");
+        old.push_image("v1", &first).await.unwrap();
+        // Issued now that the repository is there, and so for it alone.
+        let token = tenant.owner().repository("team/app").token().await.unwrap();
+        let with_old = async |target: &str| {
+            let target = format!("/v2/team/app/{target}");
+            tenant.anonymous().call(Method::GET, target).bearer(token.as_str()).send().await.unwrap().status
+        };
+        assert_eq!(with_old("manifests/v1").await, 200);
+        tenant.admin(&["delete-repository", "team/app"]).await;
+        let digest = format!("manifests/{}", first.manifest.digest);
+        let blob = format!("blobs/{}", first.layers[0].digest);
+        for target in ["manifests/v1", &digest, &blob, "tags/list"] {
+            assert_eq!(with_old(target).await, 401, "{target}");
+            assert_eq!(ask(&tenant.owner(), "team/app", &Method::GET, target).await.status, 404, "{target}");
+        }
+        tenant.owner().repository("team/app").push_image("v2", &second).await.unwrap();
+        for target in ["manifests/v1", &digest, &blob, "manifests/v2"] {
+            assert_eq!(with_old(target).await, 401, "{target}");
+        }
+        let new = tenant.owner().repository("team/app");
+        assert_eq!(new.tags().await.unwrap(), ["v2"]);
+        assert_eq!(new.get(&digest).await.unwrap().status, 404);
+        assert!(!new.has_blob(&first.layers[0].digest).await.unwrap());
+        new.pull_image("v2", &second).await.unwrap();
+    }
+
+    async fn tags_stay_where_a_repository_says_so(deployment: &'static Deployment) {
+        let tenant = Tenant::new(deployment, "still-acme", "basic").await;
+        tenant.admin(&["create-namespace", "team", "--default-immutable", "true"]).await;
+        let mut content = Content::named("still");
+        let (first, second) = (content.image(1, 100), content.image(1, 100));
+        let app = tenant.owner().repository("team/app");
+        app.push_image("v1", &first).await.unwrap();
+        app.push_image("latest", &first).await.unwrap();
+        app.push_image("v2", &second).await.unwrap();
+        let refused = app.put_manifest("v1", &second.manifest).await.unwrap();
+        assert_eq!((refused.status, refused.error_code().as_deref()), (409, Some("DENIED")));
+        app.put_manifest("latest", &second.manifest).await.unwrap().expect(201).unwrap();
+        app.pull_image("v1", &first).await.unwrap();
+        tenant.admin(&["set-repository", "team/app", "--immutable-tags", "false"]).await;
+        app.put_manifest("v1", &second.manifest).await.unwrap().expect(201).unwrap();
     }
 }

@@ -28,8 +28,10 @@ pub(super) struct Known {
 impl Known {
     /// What `database` tells of; none where others write it, too.
     pub(super) fn of(database: &Database) -> Option<Arc<Self>> {
-        let known =
-            Arc::new(Self { principals: moka::sync::Cache::new(MAX_PRINCIPALS), freshness: Freshness::default() });
+        let known = Arc::new(Self {
+            principals: moka::sync::Cache::new(MAX_PRINCIPALS),
+            freshness: Freshness::default(),
+        });
         let told = Arc::clone(&known);
         database.watch(WATCHED, Arc::new(move |changes| told.apply(&changes))).then_some(known)
     }

@@ -4,8 +4,8 @@ use berth_model::{Principal, RobotName};
 use berth_proto::instance_manager::{
     Actor, AddMemberRequest, AddRobotSecretRequest, AuthorizeRequest, CreateGroupRequest, CreateRobotRequest,
     CreateRobotResponse, CreateRoleRequest, CreateTemporaryTokenRequest, Decision, DeleteGrantRequest,
-    DeleteRobotSecretRequest, Effect, ListGrantsRequest, RotateTokenKeyRequest, SetPasswordRequest,
-    UpdatePrincipalRequest,
+    DeleteRobotSecretRequest, Effect, ListGrantsRequest, ListRobotSecretsRequest, RotateTokenKeyRequest,
+    SetPasswordRequest, UpdatePrincipalRequest,
 };
 
 use super::*;
@@ -116,6 +116,10 @@ async fn a_robots_secret_is_replaced_without_an_outage_and_shut_at_once() {
     assert!(bench.verifier.verify(&first.token, bench.instance()).is_err());
     bench.clock.advance(Duration::from_millis(1));
     let with_second = bench.ask(login(&login_name, &second.secret), &scope).await.unwrap();
+    let request =
+        ListRobotSecretsRequest { instance_id: bench.instance().to_string(), robot: named("robot", "ci") };
+    let left = bench.people().list_robot_secrets(request).await.unwrap().into_inner().secrets;
+    assert!(left.len() == 1 && left[0].last_used_at > 0, "each secret has its own last use: {left:?}");
     assert!(bench.verifier.verify(&with_second.token, bench.instance()).is_ok());
 }
 

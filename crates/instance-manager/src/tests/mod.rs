@@ -576,7 +576,7 @@ async fn blob_delivery_is_watched_and_audited() {
     let request =
         ListAuditRequest { instance_id: bench.instance().to_string(), ..ListAuditRequest::default() };
     let mut entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
-    assert_eq!(entries.remove(0).r#type, "user.created", "the administrator");
+    entries.retain(|entry| entry.r#type != "user.created");
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].r#type, "instance.blobs_redirected");
     assert_eq!(entries[0].principal, "system:admin");
@@ -642,11 +642,9 @@ async fn an_instance_has_one_current_key_and_former_ones_until_they_are_dropped(
 
     let request = ListAuditRequest { instance_id: instance.to_string(), limit: 10, after: String::new() };
     let audit = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
-    let kinds: Vec<_> = audit.iter().map(|entry| entry.r#type.as_str()).collect();
-    assert_eq!(
-        kinds,
-        ["user.created", "instance_key.rotated", "instance_key.rotated", "instance_keys.shredded"]
-    );
+    let kinds = audit.iter().map(|entry| entry.r#type.as_str()).filter(|kind| *kind != "user.created");
+    let kinds: Vec<_> = kinds.collect();
+    assert_eq!(kinds, ["instance_key.rotated", "instance_key.rotated", "instance_keys.shredded"]);
     assert!(audit.iter().all(|entry| entry.principal == "system:admin"));
 }
 

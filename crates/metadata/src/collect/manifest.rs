@@ -83,6 +83,7 @@ impl Facts {
             path: self.path.parse().map_err(|_| unreadable())?,
             bound_to: Binding::Repository(id),
             principal: PRINCIPAL.to_owned(),
+            keeps_tags: false,
         })
     }
 }

@@ -10,6 +10,7 @@ mod link;
 mod manifest;
 mod now;
 mod object;
+mod removal;
 mod repository;
 mod session;
 
@@ -39,12 +40,20 @@ pub(crate) enum Queue {
     Repository,
     Session,
     Object,
+    Removal,
 }
 
 impl Queue {
     /// In the order in which one frees what is in the next.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Manifest, Self::Link, Self::Blob, Self::Session, Self::Repository, Self::Object];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Removal,
+        Self::Manifest,
+        Self::Link,
+        Self::Blob,
+        Self::Session,
+        Self::Repository,
+        Self::Object,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -54,6 +63,7 @@ impl Queue {
             Self::Repository => "repository",
             Self::Session => "session",
             Self::Object => "object",
+            Self::Removal => "removal",
         }
     }
 

@@ -82,6 +82,36 @@ statements! {
     pub(crate) BACK_OFF_REPOSITORY = "UPDATE repository_review_queue SET attempts = attempts + 1, review_after = $2 \
         WHERE repository_id = $1 AND review_after < $2";
 
+    // Removals. Each step is bounded, and found by a prefix of a primary key.
+    pub(crate) NEXT_REMOVAL = "SELECT kind, id, attempts FROM removals WHERE due_at <= $1 ORDER BY due_at LIMIT 1"
+        for update skip locked;
+    pub(crate) PUT_OFF_REMOVAL = "UPDATE removals SET due_at = $3, attempts = 0 WHERE kind = $1 AND id = $2";
+    pub(crate) BACK_OFF_REMOVAL = "UPDATE removals SET attempts = attempts + 1, due_at = $3 \
+        WHERE kind = $1 AND id = $2 AND due_at < $3";
+    pub(crate) DROP_REMOVAL = "DELETE FROM removals WHERE kind = $1 AND id = $2";
+    pub(crate) REMOVE_MANIFEST_REVIEWS = "DELETE FROM manifest_review_queue WHERE repository_id = $1 AND digest IN \
+        (SELECT q.digest FROM manifest_review_queue q WHERE q.repository_id = $1 ORDER BY q.digest LIMIT 500)";
+    pub(crate) REMOVE_LINK_REVIEWS = "DELETE FROM link_review_queue WHERE repository_id = $1 AND digest IN \
+        (SELECT q.digest FROM link_review_queue q WHERE q.repository_id = $1 ORDER BY q.digest LIMIT 500)";
+    pub(crate) REMOVE_TAGS = "DELETE FROM tags WHERE repository_id = $1 AND name IN \
+        (SELECT t.name FROM tags t WHERE t.repository_id = $1 ORDER BY t.name LIMIT 500)";
+    pub(crate) REMOVE_MANIFEST_CHILDREN = "DELETE FROM manifest_children WHERE repository_id = $1 AND (parent, child) IN \
+        (SELECT c.parent, c.child FROM manifest_children c WHERE c.repository_id = $1 ORDER BY c.parent, c.child LIMIT 500)";
+    pub(crate) REMOVE_MANIFEST_BLOBS = "DELETE FROM manifest_blobs WHERE repository_id = $1 \
+        AND (manifest_digest, blob_digest) IN (SELECT b.manifest_digest, b.blob_digest FROM manifest_blobs b \
+        WHERE b.repository_id = $1 ORDER BY b.manifest_digest, b.blob_digest LIMIT 500)";
+    pub(crate) REMOVE_MANIFESTS = "DELETE FROM manifests WHERE repository_id = $1 AND digest IN \
+        (SELECT m.digest FROM manifests m WHERE m.repository_id = $1 ORDER BY m.digest LIMIT 200)";
+    pub(crate) END_SESSIONS = "UPDATE upload_sessions SET expires_at = $2 WHERE id IN \
+        (SELECT s.id FROM upload_sessions s WHERE s.repository_id = $1 AND s.expires_at > $2 ORDER BY s.id LIMIT 200)";
+    pub(crate) ANY_SESSION = "SELECT 1 FROM upload_sessions WHERE repository_id = $1 LIMIT 1";
+    pub(crate) LINKS_TO_REMOVE = "SELECT instance_id, digest FROM links WHERE repository_id = $1 ORDER BY digest LIMIT 200";
+    pub(crate) NAMESPACE_TO_REMOVE = "SELECT instance_id FROM namespaces WHERE id = $1 AND removing";
+    pub(crate) REPOSITORIES_TO_REMOVE = "SELECT id FROM repositories WHERE namespace_id = $1 AND removed_at IS NULL \
+        ORDER BY id LIMIT 50" for update;
+    pub(crate) ANY_REPOSITORY = "SELECT 1 FROM repositories WHERE namespace_id = $1 LIMIT 1";
+    pub(crate) DROP_NAMESPACE = "DELETE FROM namespaces WHERE id = $1";
+
     // Upload sessions.
     pub(crate) NEXT_SESSION = "SELECT id, store_id, object_key, size, epoch, \
         staged, multipart_key, multipart_id, reserved_parts, kek_id, wrapped_dek, sealed_hash, sealed_rest \
@@ -115,12 +145,12 @@ statements! {
     pub(crate) FIRST_DUE = sqlite "SELECT $1, (SELECT min(review_after) FROM manifest_review_queue), \
         (SELECT min(review_after) FROM link_review_queue), (SELECT min(review_after) FROM blob_review_queue), \
         (SELECT min(review_after) FROM repository_review_queue), (SELECT min(expires_at) FROM upload_sessions), \
-        (SELECT min(not_before) FROM object_deletes)"
+        (SELECT min(not_before) FROM object_deletes), (SELECT min(due_at) FROM removals)"
         postgres "SELECT greatest($1, (extract(epoch FROM now()) * 1000000)::bigint), \
         (SELECT min(review_after) FROM manifest_review_queue), \
         (SELECT min(review_after) FROM link_review_queue), (SELECT min(review_after) FROM blob_review_queue), \
         (SELECT min(review_after) FROM repository_review_queue), (SELECT min(expires_at) FROM upload_sessions), \
-        (SELECT min(not_before) FROM object_deletes)";
+        (SELECT min(not_before) FROM object_deletes), (SELECT min(due_at) FROM removals)";
     // Counts stop at 100,000.
     pub(crate) DEPTHS = "SELECT \
         (SELECT count(*) FROM (SELECT 1 FROM manifest_review_queue LIMIT 100000) AS q), \
@@ -128,7 +158,8 @@ statements! {
         (SELECT count(*) FROM (SELECT 1 FROM blob_review_queue LIMIT 100000) AS q), \
         (SELECT count(*) FROM (SELECT 1 FROM repository_review_queue LIMIT 100000) AS q), \
         (SELECT count(*) FROM (SELECT 1 FROM upload_sessions LIMIT 100000) AS q), \
-        (SELECT count(*) FROM (SELECT 1 FROM object_deletes LIMIT 100000) AS q)";
+        (SELECT count(*) FROM (SELECT 1 FROM object_deletes LIMIT 100000) AS q), \
+        (SELECT count(*) FROM (SELECT 1 FROM removals LIMIT 100000) AS q)";
     // The bytes of objects that no row names, and of blobs that no repository holds, and when the last of them may go.
     pub(crate) RECLAIMABLE_OBJECTS = "SELECT CAST(coalesce(sum(o.size), 0) AS BIGINT), max(o.not_before) \
         FROM (SELECT size, not_before FROM object_deletes ORDER BY not_before LIMIT 100000) AS o";

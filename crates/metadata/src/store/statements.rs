@@ -31,7 +31,7 @@ statements! {
     pub(crate) READ_MANIFEST = "SELECT payload FROM manifests WHERE repository_id = $1 AND digest = $2";
 
     // Namespaces and repositories.
-    pub(crate) REPOSITORY_AT = "SELECT id, namespace_id, provisional FROM repositories \
+    pub(crate) REPOSITORY_AT = "SELECT id, namespace_id, provisional, immutable_tags FROM repositories \
         WHERE instance_id = $1 AND path = $2" for key share;
     pub(crate) READ_REPOSITORY = "SELECT id, namespace_id FROM repositories WHERE instance_id = $1 AND path = $2";
     pub(crate) REPOSITORIES_AT = sqlite "SELECT path, id, visibility FROM repositories \
@@ -40,7 +40,8 @@ statements! {
     pub(crate) NAMESPACES_AT = sqlite "SELECT name, id FROM namespaces \
         WHERE instance_id = $1 AND name IN (SELECT value FROM json_each($2))"
         postgres "SELECT name, id FROM namespaces WHERE instance_id = $1 AND name = ANY($2)";
-    pub(crate) NAMESPACE_AT = "SELECT id FROM namespaces WHERE instance_id = $1 AND name = $2" for key share;
+    pub(crate) NAMESPACE_AT = "SELECT id, create_on_push, removing, default_visibility, default_immutable \
+        FROM namespaces WHERE instance_id = $1 AND name = $2" for key share;
     pub(crate) ADD_LIMITS = "INSERT INTO instance_limits (instance_id) VALUES ($1) ON CONFLICT DO NOTHING";
     pub(crate) LOCK_LIMITS = "SELECT max_namespaces, max_repositories, namespaces, repositories, revision, max_depth \
         FROM instance_limits WHERE instance_id = $1" for update;
@@ -54,8 +55,8 @@ statements! {
     pub(crate) ADD_NAMESPACE = "INSERT INTO namespaces (id, instance_id, name, made_by_push, created_at) \
         VALUES ($1, $2, $3, TRUE, $4)";
     pub(crate) ADD_REPOSITORY = "INSERT INTO repositories \
-        (id, instance_id, namespace_id, path, provisional, created_at, updated_at) \
-        VALUES ($1, $2, $3, $4, TRUE, $5, $5)";
+        (id, instance_id, namespace_id, path, provisional, created_at, updated_at, visibility, immutable_tags) \
+        VALUES ($1, $2, $3, $4, TRUE, $5, $5, $6, $7)";
     pub(crate) ADD_REPOSITORY_REVIEW = "INSERT INTO repository_review_queue (repository_id, review_after) \
         VALUES ($1, $2) ON CONFLICT DO NOTHING";
     pub(crate) CONFIRM_REPOSITORY = "UPDATE repositories SET provisional = FALSE, updated_at = $2 \
@@ -63,12 +64,41 @@ statements! {
     pub(crate) SET_VISIBILITY = "UPDATE repositories SET visibility = $3, generation = generation + 1, updated_at = $4 \
         WHERE instance_id = $1 AND path = $2";
     pub(crate) LIST_REPOSITORIES = sqlite "SELECT path FROM repositories \
-        WHERE instance_id = $1 AND path > $2 AND NOT provisional \
+        WHERE instance_id = $1 AND path > $2 AND NOT provisional AND removed_at IS NULL \
         AND ($3 OR visibility = 'public' OR id IN (SELECT value FROM json_each($4)) \
             OR namespace_id IN (SELECT value FROM json_each($5))) ORDER BY path LIMIT $6"
         postgres "SELECT path FROM repositories \
-        WHERE instance_id = $1 AND path > $2 AND NOT provisional \
+        WHERE instance_id = $1 AND path > $2 AND NOT provisional AND removed_at IS NULL \
         AND ($3 OR visibility = 'public' OR id = ANY($4) OR namespace_id = ANY($5)) ORDER BY path LIMIT $6";
+
+    // By hand.
+    pub(crate) ADD_NAMESPACE_BY_HAND = "INSERT INTO namespaces (id, instance_id, name, made_by_push, created_at, updated_at, \
+        description, create_on_push, default_visibility, default_immutable) \
+        VALUES ($1, $2, $3, FALSE, $4, $4, $5, $6, $7, $8)";
+    pub(crate) NAMESPACE = "SELECT id, name, description, create_on_push, default_visibility, default_immutable, removing, \
+        created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND name = $2";
+    pub(crate) LOCK_NAMESPACE = "SELECT id, name, description, create_on_push, default_visibility, default_immutable, removing, \
+        created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND name = $2" for update;
+    /// By the unique index on (instance_id, name).
+    pub(crate) LIST_NAMESPACES = "SELECT id, name, description, create_on_push, default_visibility, default_immutable, removing, \
+        created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND name > $2 ORDER BY name LIMIT $3";
+    /// What somebody takes care of does not go with its last repository.
+    pub(crate) CHANGE_NAMESPACE = "UPDATE namespaces SET description = $2, create_on_push = $3, default_visibility = $4, \
+        default_immutable = $5, made_by_push = FALSE, version = version + 1, updated_at = $6 WHERE id = $1";
+    pub(crate) REMOVE_NAMESPACE = "UPDATE namespaces SET removing = TRUE, version = version + 1, updated_at = $2 WHERE id = $1";
+    pub(crate) ADD_REPOSITORY_BY_HAND = "INSERT INTO repositories (id, instance_id, namespace_id, path, provisional, created_at, \
+        updated_at, visibility, immutable_tags, summary, description) \
+        VALUES ($1, $2, $3, $4, FALSE, $5, $5, $6, $7, $8, $9)";
+    pub(crate) REPOSITORY = "SELECT id, namespace_id, path, summary, description, visibility, immutable_tags, keep_untagged, \
+        provisional, created_at, updated_at, version FROM repositories WHERE instance_id = $1 AND path = $2";
+    pub(crate) LOCK_REPOSITORY = "SELECT id, namespace_id, path, summary, description, visibility, immutable_tags, keep_untagged, \
+        provisional, created_at, updated_at, version FROM repositories WHERE instance_id = $1 AND path = $2" for update;
+    pub(crate) CHANGE_REPOSITORY = "UPDATE repositories SET summary = $2, description = $3, visibility = $4, \
+        immutable_tags = $5, keep_untagged = $6, generation = generation + 1, version = version + 1, updated_at = $7 WHERE id = $1";
+    /// Its path is free for another.
+    pub(crate) REMOVE_REPOSITORY = "UPDATE repositories SET path = '~' || id, visibility = 'private', provisional = FALSE, \
+        removed_at = $2, generation = generation + 1, version = version + 1, updated_at = $2 WHERE id = $1";
+    pub(crate) ADD_REMOVAL = "INSERT INTO removals (kind, id, due_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
     // Upload sessions.
     pub(crate) ADD_SESSION = "INSERT INTO upload_sessions (id, instance_id, repository_id, principal, algorithm, state, \
@@ -151,18 +181,22 @@ statements! {
     // Starts from what the caller may read and never from the blob's links, so that it takes as long for content that
     // is somebody else's as for content that is nowhere.
     pub(crate) FIND_READABLE_LINK = sqlite "SELECT 1 WHERE \
-        ($3 AND EXISTS (SELECT 1 FROM links l WHERE l.instance_id = $1 AND l.digest = $2)) \
-        OR EXISTS (SELECT 1 FROM json_each($4) i CROSS JOIN links l \
-            WHERE l.repository_id = i.value AND l.digest = $2 AND +l.instance_id = $1) \
+        ($3 AND EXISTS (SELECT 1 FROM links l CROSS JOIN repositories r \
+            WHERE l.instance_id = $1 AND l.digest = $2 AND r.id = l.repository_id AND r.removed_at IS NULL)) \
+        OR EXISTS (SELECT 1 FROM json_each($4) i CROSS JOIN repositories r CROSS JOIN links l \
+            WHERE r.id = i.value AND +r.instance_id = $1 AND r.removed_at IS NULL \
+            AND l.repository_id = r.id AND l.digest = $2) \
         OR EXISTS (SELECT 1 FROM json_each($5) n CROSS JOIN repositories r CROSS JOIN links l \
-            WHERE r.namespace_id = n.value AND +r.instance_id = $1 AND l.repository_id = r.id AND l.digest = $2) \
+            WHERE r.namespace_id = n.value AND +r.instance_id = $1 AND r.removed_at IS NULL AND l.repository_id = r.id AND l.digest = $2) \
         OR EXISTS (SELECT 1 FROM repositories r CROSS JOIN links l \
             WHERE r.instance_id = $1 AND r.visibility = 'public' AND l.repository_id = r.id AND l.digest = $2)"
         postgres "SELECT 1 WHERE \
-        ($3 AND EXISTS (SELECT 1 FROM links l WHERE l.instance_id = $1 AND l.digest = $2)) \
-        OR EXISTS (SELECT 1 FROM links l \
-            WHERE l.repository_id = ANY($4) AND l.digest = $2 AND l.instance_id || '' = $1) \
+        ($3 AND EXISTS (SELECT 1 FROM links l JOIN repositories r ON r.id = l.repository_id \
+            WHERE l.instance_id = $1 AND l.digest = $2 AND r.removed_at IS NULL)) \
+        OR EXISTS (SELECT 1 FROM repositories r WHERE r.id = ANY($4) AND r.instance_id = $1 AND r.removed_at IS NULL \
+            AND EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = $2 OFFSET 0)) \
         OR EXISTS (SELECT 1 FROM repositories r WHERE r.namespace_id = ANY($5) AND r.instance_id = $1 \
+            AND r.removed_at IS NULL \
             AND EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = $2 OFFSET 0)) \
         OR EXISTS (SELECT 1 FROM repositories r WHERE r.instance_id = $1 AND r.visibility = 'public' \
             AND EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = $2 OFFSET 0))";

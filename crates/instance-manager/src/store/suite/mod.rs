@@ -7,9 +7,9 @@ use berth_model::EventId;
 use berth_service::{Ids, ManualClock};
 use principals::{
     a_group_gives_what_it_has_until_it_is_left, a_name_belongs_to_one_principal,
-    a_principal_is_read_as_the_last_change_left_it, a_robot_has_two_secrets_at_most, a_role_changes_what_its_holders_may, changes_compare_versions,
-    deleting_leaves_nothing, grants_change_their_revision, refresh_tokens_expire_and_do_not_pile_up,
-    shutting_out_takes_tokens_along,
+    a_principal_is_read_as_the_last_change_left_it, a_robot_has_two_secrets_at_most,
+    a_role_changes_what_its_holders_may, changes_compare_versions, deleting_leaves_nothing,
+    grants_change_their_revision, refresh_tokens_expire_and_do_not_pile_up, shutting_out_takes_tokens_along,
 };
 
 use super::*;

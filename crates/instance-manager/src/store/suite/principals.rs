@@ -367,9 +367,8 @@ pub(super) async fn a_principal_is_read_as_the_last_change_left_it(bench: Bench)
         store.principal_by_name(instance, PrincipalKind::User, name).await.unwrap().unwrap()
     };
     // Whom memory knows, where there is one.
-    let known = |name: &str| {
-        store.known.as_ref().and_then(|known| known.get(instance, PrincipalKind::User, name))
-    };
+    let known =
+        |name: &str| store.known.as_ref().and_then(|known| known.get(instance, PrincipalKind::User, name));
     let in_memory = bench.database.engine() == Engine::Sqlite;
     let (before, other) = (read("dora").await, read("emil").await);
     assert_eq!(known("dora"), in_memory.then(|| before.clone()));
@@ -382,10 +381,16 @@ pub(super) async fn a_principal_is_read_as_the_last_change_left_it(bench: Bench)
     assert_eq!(read("dora").await.password_hash.as_deref(), Some("new"));
     // A group changes what everybody of the instance may do, as far as memory can tell.
     let scope = GrantScope::Namespace(NamespaceId::new(bench.ids.ulid()));
-    store.create_grant(instance, grant(&bench, group.id, "reader", scope), bench.event(instance)).await.unwrap();
+    store
+        .create_grant(instance, grant(&bench, group.id, "reader", scope), bench.event(instance))
+        .await
+        .unwrap();
     assert_eq!(known("emil"), None);
     assert!(read("emil").await.revision > other.revision);
-    store.create_grant(instance, grant(&bench, dora.id, "reader", scope), bench.event(instance)).await.unwrap();
+    store
+        .create_grant(instance, grant(&bench, dora.id, "reader", scope), bench.event(instance))
+        .await
+        .unwrap();
     let after = read("dora").await;
     assert!(after.revision > before.revision);
     // What was read before a change is not kept after it.

@@ -113,7 +113,9 @@ async fn an_untagged_manifest_is_kept_unless_the_repository_says_otherwise(world
         .into_iter()
         .filter(|due| due.event.r#type == "artifact.deleted")
         .map(|due| {
-            let berth_proto::events::event::Payload::Artifact(artifact) = due.event.payload.unwrap();
+            let Some(berth_proto::events::event::Payload::Artifact(artifact)) = due.event.payload else {
+                panic!("an event of something else")
+            };
             artifact
         })
         .filter(|artifact| artifact.tag.is_empty())

@@ -28,6 +28,7 @@ async fn due(world: &World) -> Vec<Event> {
 fn artifact(event: &Event) -> &Artifact {
     match event.payload.as_ref().unwrap() {
         Payload::Artifact(artifact) => artifact,
+        Payload::Management(management) => panic!("by hand: {management:?}"),
     }
 }
 

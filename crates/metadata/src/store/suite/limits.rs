@@ -91,6 +91,7 @@ async fn set(
         revision,
         max_namespaces: namespaces,
         max_repositories: repositories,
+        max_depth: None,
     };
     answer(world.service.set_limits(Request::new(request)).await)
 }
@@ -170,15 +171,19 @@ async fn a_limit_below_todays_use_is_refused(world: World) {
     for path in ["one/a", "one/b", "two/c"] {
         world.start(path).await.unwrap();
     }
-    for (namespaces, repositories, used, limit, unit) in
-        [(1, 3, 2, 1, "namespaces"), (2, 2, 3, 2, "repositories"), (0, 0, 2, 0, "namespaces")]
+    for (namespaces, repositories, used, limit, unit, all) in
+        [(1, 3, 2, 1, "namespaces", 1), (2, 2, 3, 2, "repositories", 1), (0, 0, 2, 0, "namespaces", 2)]
     {
         let problem = set(&world, 2, Some(namespaces), Some(repositories)).await.unwrap_err();
         assert_eq!(problem.code, ErrorCode::QuotaExceeded);
-        let said = format!("the instance has {used} of at most {limit} {unit}; a limit can't be below");
+        let said = format!("the instance has {used} of at most {limit} {unit}");
         assert!(problem.message.starts_with(&said), "{}", problem.message);
-        let detail = serde_json::json!({ "used": used, "limit": limit, "unit": unit });
-        assert_eq!(problem.detail, Some(detail));
+        let detail = problem.detail.unwrap();
+        assert_eq!(
+            (&detail["used"], &detail["limit"], &detail["unit"]),
+            (&used.into(), &limit.into(), &unit.into())
+        );
+        assert_eq!(detail["exceeded"].as_array().unwrap().len(), all, "all that stands in the way: {detail}");
     }
     // Nothing of a refused wish is in force, its revision included.
     assert_eq!(refusal(world.start("one/d").await), ErrorCode::QuotaExceeded);

@@ -5,6 +5,7 @@ mod collectors;
 mod crowd;
 mod events;
 mod limits;
+mod managed;
 mod manifests;
 mod mounts;
 mod quarantine;

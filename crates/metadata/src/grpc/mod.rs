@@ -1,5 +1,7 @@
 //! The tonic server: reads the request into types, calls the domain, maps the error. Nothing else.
 
+mod managed;
+
 use std::{collections::BTreeSet, future::Future, time::Instant};
 
 use berth_database::TextList;
