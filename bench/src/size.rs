@@ -96,7 +96,9 @@ async fn write(file: &Path, repositories: usize) -> anyhow::Result<()> {
             let known = (repository == 0).then(|| first.get::<String, _>(0));
             if known.is_none() && repository.is_multiple_of(REPOSITORIES) {
                 home = id('N', repository);
-                sqlx::query("INSERT INTO namespaces VALUES ($1, $2, $3, 1, $4)")
+                let values = "INSERT INTO namespaces (id, instance_id, name, made_by_push, created_at) \
+                    VALUES ($1, $2, $3, 1, $4)";
+                sqlx::query(values)
                     .bind(&home)
                     .bind(&instance)
                     .bind(format!("size{}", repository / REPOSITORIES))
@@ -144,11 +146,9 @@ impl Repository<'_> {
             .bind(self.now)
             .execute(&mut *database)
             .await?;
-            sqlx::query("INSERT INTO links SELECT $1, digest, instance_id, $2 FROM blobs")
-                .bind(&id)
-                .bind(self.now)
-                .execute(&mut *database)
-                .await?;
+            let links = "INSERT INTO links (repository_id, digest, instance_id, linked_at) \
+                SELECT $1, digest, instance_id, $2 FROM blobs";
+            sqlx::query(links).bind(&id).bind(self.now).execute(&mut *database).await?;
         }
         // The first manifest of the first repository came through the API, with its first tag.
         let manifests: Vec<_> =
