@@ -53,6 +53,11 @@ impl Actor {
         self.principal.map_or_else(|| SYSTEM.to_owned(), |(_, principal)| principal.to_string())
     }
 
+    /// Whether it came with something that was lent for a time, which must not be made to last.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.credential.as_str(), "temporary_token" | "refresh_token")
+    }
+
     /// An entry of the audit: `kind` was done to `subject`.
     pub(crate) fn entry(
         &self,

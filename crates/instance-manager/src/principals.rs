@@ -358,6 +358,11 @@ impl Principals {
         let Some((instance, berth_model::Principal::Known(_, id))) = actor.principal else {
             return Err(invalid("there is nobody to have a token").into());
         };
+        if actor.is_lent() {
+            let message =
+                "a temporary token gives no other one; log in with the password or a robot's secret";
+            return Err(Problem::new(ErrorCode::Denied, message).into());
+        }
         let principal =
             self.find(instance, &Reference::Id(id), &[PrincipalKind::User, PrincipalKind::Robot]).await?;
         let now = self.clock.now();

@@ -150,6 +150,9 @@ async fn a_temporary_token_has_its_owners_rights_for_an_hour() {
     let bob = bench.user("bob").await;
     bench.grant("bob", "developer", "team", "").await.unwrap();
     let actor = bench.actor(bob.clone()).await;
+    let lent = actor.clone().map(|actor| Actor { credential: "temporary_token".into(), ..actor });
+    let lasting = bench.people().create_temporary_token(CreateTemporaryTokenRequest { actor: lent }).await;
+    assert_eq!(code(lasting), ErrorCode::Denied, "what is lent is not made to last");
     let request = CreateTemporaryTokenRequest { actor };
     let made = bench.people().create_temporary_token(request).await.unwrap().into_inner();
     assert_eq!(made.expires_at, Timestamp::from_seconds(1_700_000_000 + 3_600).0);
