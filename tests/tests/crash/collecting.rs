@@ -14,6 +14,8 @@ struct Garbage {
     index: Manifest,
     /// A layer of the live image that a repository beside it links as well, and lets go.
     shared: Blob,
+    /// In a repository that is removed.
+    removed: Image,
     number: usize,
 }
 
@@ -24,7 +26,8 @@ impl Garbage {
         let children = [content.image(2, 4_000), content.image(2, 4_000)];
         let index = content.index(&[&children[0].manifest, &children[1].manifest]);
         let shared = live.layers[0].clone();
-        Self { live, referrer, children, index, shared, number }
+        let removed = content.artifact("application/vnd.example.note", Some(&index));
+        Self { live, referrer, children, index, shared, removed, number }
     }
 
     fn path(&self, of: &str) -> String {
@@ -32,8 +35,9 @@ impl Garbage {
     }
 
     /// Pushes everything, then lets go of what is not to live: manifests with their links, blobs and objects, an upload
-    /// that nobody goes on with, and a repository that was made for nothing.
-    async fn leave(&self, client: &Client) -> anyhow::Result<()> {
+    /// that nobody goes on with, a repository that was made for nothing, and one that is removed.
+    async fn leave(&self, deployment: &Deployment) -> anyhow::Result<()> {
+        let client = &deployment.client();
         let live = client.repository(self.path("live"));
         live.push_image("v1", &self.live).await?;
         live.push_image(&self.referrer.manifest.digest.to_string(), &self.referrer).await?;
@@ -47,6 +51,11 @@ impl Garbage {
         let nothing = client.repository(self.path("nothing"));
         let upload = nothing.start_upload().await?;
         nothing.patch(&upload, Some(0), self.children[0].layers[0].bytes.clone()).await?.expect(202)?;
+        let removed = client.repository(self.path("removed"));
+        removed.push_image("v1", &self.removed).await?;
+        removed.push_blob_at_once(&self.shared).await?;
+        removed.start_upload().await?;
+        deployment.admin(&["delete-repository", removed.name()], "").await?;
         Ok(())
     }
 
@@ -55,6 +64,8 @@ impl Garbage {
         let live = client.repository(self.path("live"));
         live.pull_image("v1", &self.live).await?;
         live.pull_image(&self.referrer.manifest.digest.to_string(), &self.referrer).await?;
+        let removed = client.repository(self.path("removed")).manifest("v1").await?;
+        anyhow::ensure!(removed.status == 404, "a removed repository answers {}", removed.status);
         let gone = client.repository(self.path("gone"));
         for child in &self.children {
             let reply = gone.manifest(&child.manifest.digest.to_string()).await?;
@@ -70,7 +81,9 @@ impl Garbage {
 
 /// The points of the collector's units.
 pub(crate) fn is_of_collection(point: &str) -> bool {
-    (point.starts_with("collect_") && !point.starts_with("collect_object.")) || point.starts_with("forget_")
+    (point.starts_with("collect_") && !point.starts_with("collect_object."))
+        || point.starts_with("forget_")
+        || point.starts_with("removal.")
 }
 
 /// One death at each of `points`, in one deployment.
@@ -93,7 +106,7 @@ pub(crate) async fn trial(setting: Setting, points: &[&'static str], seed: u64, 
         victim.terminate();
         victim.wait_exit(Duration::from_secs(30)).await.unwrap();
         // The later ones come only where a unit runs more than once.
-        let once = ["collect_repository", "collect_session", "forget_sessions"];
+        let once = ["collect_repository", "collect_session", "forget_sessions", "removal"];
         let once = once.iter().any(|unit| point.starts_with(unit));
         let nth = if once { 1 } else { 1 + content.below(2) };
         victim.set_env("BERTH_CRASH_POINTS", Some(format!("{point}:{nth}")));
@@ -106,7 +119,7 @@ pub(crate) async fn trial(setting: Setting, points: &[&'static str], seed: u64, 
         let garbage = Garbage::new(&mut content, number);
         let left = match started {
             Ok(()) => {
-                let left = garbage.leave(&deployment.client()).await;
+                let left = garbage.leave(&deployment).await;
                 let status = victim.wait_exit(Duration::from_secs(60)).await;
                 let status = status.unwrap_or_else(|error| panic!("{what}: no death: {error:#}; {left:?}"));
                 assert!(!status.success(), "{what}: it ended with {status}");
@@ -116,10 +129,7 @@ pub(crate) async fn trial(setting: Setting, points: &[&'static str], seed: u64, 
         };
         deployment.restart("metadata").await.unwrap();
         if left.is_err() {
-            garbage
-                .leave(&deployment.client())
-                .await
-                .unwrap_or_else(|error| panic!("{what}, again: {error:#}"));
+            garbage.leave(&deployment).await.unwrap_or_else(|error| panic!("{what}, again: {error:#}"));
         }
         all.push(garbage);
         for garbage in &all {
