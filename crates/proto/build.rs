@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // file is written again, then whole.
     let others = [
         "berth/metadata/v1/metadata.proto",
+        "berth/metadata/v1/limits.proto",
         "berth/instance_manager/v1/instance_manager.proto",
         "berth/instance_manager/v1/instances.proto",
         "berth/instance_manager/v1/principals.proto",

@@ -13,8 +13,7 @@ use berth_proto::{
     },
     metadata::{
         CollectNowRequest, CollectionStatusRequest, ScrubNowRequest, ScrubStatusRequest,
-        SetRepositoryVisibilityRequest, metadata_client::MetadataClient,
-        repositories_client::RepositoriesClient,
+        UpdateRepositoryRequest, metadata_client::MetadataClient, repositories_client::RepositoriesClient,
     },
 };
 use berth_service::{Address, Channel};
@@ -210,12 +209,13 @@ async fn command(mut registry: Registry, instance: Option<String>, command: Admi
             content::run(registry.repositories.clone(), instance_id, command).await?;
         }
         AdminCommand::SetVisibility { repository, visibility } => {
-            let request = SetRepositoryVisibilityRequest {
+            let request = UpdateRepositoryRequest {
                 instance_id,
                 path: repository.to_string(),
-                public: visibility == Visibility::Public,
+                public: Some(visibility == Visibility::Public),
+                ..UpdateRepositoryRequest::default()
             };
-            registry.metadata.set_repository_visibility(request).await.map_err(|status| said(&status))?;
+            registry.repositories.update_repository(request).await.map_err(|status| said(&status))?;
             terminal::line(&format!("{repository} is {}", visibility.as_str()));
         }
         AdminCommand::SetBlobDelivery { instance, delivery } => {

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use berth_proto::instance_manager::{
-    AddOns, CreateInstanceRequest, GetInstanceRequest, Instance, InstanceEntry, Limits, ListEditionsRequest,
-    ListInstancesRequest, ListRegionsRequest, SetEditionRequest, StartInstanceRequest, StopInstanceRequest,
-    UpdateInstanceRequest, instances_client::InstancesClient,
+    AddOns, CreateInstanceRequest, DeleteInstanceRequest, GetInstanceRequest, GetInstanceUsageRequest,
+    Instance, InstanceEntry, Limits, ListEditionsRequest, ListInstancesRequest, ListRegionsRequest,
+    SetEditionRequest, StartInstanceRequest, StopInstanceRequest, UpdateInstanceRequest,
+    instances_client::InstancesClient,
 };
 use berth_service::Channel;
 use clap::{Args, Subcommand};
@@ -78,6 +79,19 @@ pub(crate) enum InstanceCommand {
         /// The instance's name
         name: String,
     },
+    /// End an instance for good, with its people, keys and bytes
+    DeleteInstance {
+        /// The instance's name
+        name: String,
+        /// Also when it has repositories
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print what an instance uses of what it may have
+    Usage {
+        /// The instance's name
+        name: String,
+    },
     /// Print the editions
     Editions,
     /// Print the regions
@@ -113,6 +127,7 @@ fn print(served: &[Instance], instance: InstanceEntry) {
         "region": instance.region,
         "description": instance.description,
         "create_on_push": instance.create_on_push,
+        "deletion_wished": instance.deletion_wished,
         "blob_delivery": told.map(|told| &told.blob_delivery),
         "store": told.map(|told| &told.store_id),
     });
@@ -170,6 +185,26 @@ pub(crate) async fn run(
             let id = id(&mut instances, name).await?;
             let request = StartInstanceRequest { id, ..Default::default() };
             print(served, instances.start_instance(request).await.map_err(refused)?.into_inner());
+        }
+        InstanceCommand::DeleteInstance { name, force } => {
+            let id = id(&mut instances, name).await?;
+            let request = DeleteInstanceRequest { id, force, ..Default::default() };
+            print(served, instances.delete_instance(request).await.map_err(refused)?.into_inner());
+        }
+        InstanceCommand::Usage { name } => {
+            let request = GetInstanceUsageRequest { id: id(&mut instances, name).await? };
+            let usage = instances.get_usage(request).await.map_err(refused)?.into_inner();
+            let line = serde_json::json!({
+                "image_namespaces": usage.image_namespaces,
+                "image_repositories": usage.image_repositories,
+                "blobs": usage.blobs,
+                "blob_bytes": usage.blob_bytes,
+                "users": usage.users,
+                "robots": usage.robots,
+                "groups": usage.groups,
+                "limits": limits(usage.limits),
+            });
+            terminal::line(&line.to_string());
         }
         InstanceCommand::Editions => {
             let editions = instances.list_editions(ListEditionsRequest {}).await.map_err(refused)?;

@@ -119,6 +119,8 @@ struct Builder<'a> {
     databases: Vec<Database>,
     counts: Counts,
     metadata: Channel,
+    /// Limits and use of instances, at metadata.
+    limits: Channel,
     instance_manager: Channel,
     audit: Channel,
     keys: Channel,
@@ -239,6 +241,7 @@ impl<'a> Builder<'a> {
         let peers = &config.peers;
         let metadata = channel(Role::Metadata, "metadata", &peers.metadata)?;
         let instance_manager = channel(Role::InstanceManager, "instance-manager", &peers.instance_manager)?;
+        let limits = channel(Role::Metadata, "limits", &peers.metadata)?;
         let audit = channel(Role::InstanceManager, "audit", &peers.instance_manager)?;
         let keys = channel(Role::InstanceManager, "instance-keys", &peers.instance_manager)?;
         let stores = channel(Role::InstanceManager, "stores", &peers.instance_manager)?;
@@ -257,6 +260,7 @@ impl<'a> Builder<'a> {
             databases: Vec::new(),
             counts: Counts::default(),
             metadata,
+            limits,
             instance_manager,
             audit,
             keys,
@@ -304,6 +308,7 @@ impl<'a> Builder<'a> {
         let deps = berth_instance_manager::Deps {
             database,
             metadata: self.metadata.clone(),
+            limits: self.limits.clone(),
             blobs: self.blob_store.clone(),
             root_key: Arc::new(root_key),
             clock: Arc::clone(&self.clock),
@@ -366,6 +371,8 @@ impl<'a> Builder<'a> {
         self.metadata.fill(service.server.clone());
         self.grpc.add_service(Guard::new("metadata", service.server));
         self.grpc.add_service(Guard::new("repositories", service.repositories));
+        self.limits.fill(service.limits.clone());
+        self.grpc.add_service(Guard::new("limits", service.limits));
         Ok(())
     }
 

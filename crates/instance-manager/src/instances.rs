@@ -8,7 +8,13 @@ use berth_model::{
     AddOns, BlobDelivery, Edition, Editions, InstanceId, InstanceState, Regions, is_instance_name,
 };
 use berth_oci::{ErrorCode, Problem};
-use berth_proto::{from_status, metadata::SetLimitsRequest, metadata::metadata_client::MetadataClient};
+use berth_proto::{
+    from_status,
+    metadata::{
+        GetUsageRequest, GetUsageResponse, RemoveInstanceRequest, SetLimitsRequest,
+        limits_client::LimitsClient,
+    },
+};
 use berth_service::{Channel, Ids};
 
 use crate::{
@@ -16,7 +22,7 @@ use crate::{
     actor::Actor,
     error::{invalid, no_instance},
     settings::SettingsBoard,
-    store::{InstanceChange, NewInstance, Store, Tenant},
+    store::{AuditRow, Heads, InstanceChange, NewInstance, Store, Tenant},
 };
 
 /// What metadata is told and asked about an instance.
@@ -30,11 +36,17 @@ pub(crate) trait Limiter: std::fmt::Debug + Send + Sync {
         edition: &Edition,
         add_ons: &AddOns,
     ) -> Result<u64, Problem>;
+
+    /// Ends an instance; CONFLICT while it has content and nobody insists. Whether nothing of it is left.
+    async fn remove(&self, instance: InstanceId, force: bool) -> Result<bool, Problem>;
+
+    /// What an instance has.
+    async fn usage(&self, instance: InstanceId) -> Result<GetUsageResponse, Problem>;
 }
 
 /// Asks metadata.
 #[derive(Clone, Debug)]
-pub(crate) struct MetadataLimiter(pub(crate) MetadataClient<Channel>);
+pub(crate) struct MetadataLimiter(pub(crate) LimitsClient<Channel>);
 
 #[async_trait]
 impl Limiter for MetadataLimiter {
@@ -55,6 +67,18 @@ impl Limiter for MetadataLimiter {
         };
         let answer = self.0.clone().set_limits(request).await.map_err(|status| from_status(&status))?;
         Ok(answer.into_inner().namespaces)
+    }
+
+    async fn remove(&self, instance: InstanceId, force: bool) -> Result<bool, Problem> {
+        let request = RemoveInstanceRequest { instance_id: instance.to_string(), force };
+        let answer = self.0.clone().remove_instance(request).await.map_err(|status| from_status(&status))?;
+        Ok(answer.into_inner().done)
+    }
+
+    async fn usage(&self, instance: InstanceId) -> Result<GetUsageResponse, Problem> {
+        let request = GetUsageRequest { instance_id: instance.to_string() };
+        let answer = self.0.clone().get_usage(request).await.map_err(|status| from_status(&status))?;
+        Ok(answer.into_inner())
     }
 }
 
@@ -175,9 +199,83 @@ impl Instances {
         }
     }
 
-    /// Tells metadata the limits that are wished for, and settles the wish by its answer. Done again, it changes nothing.
+    /// Ends an instance for good, with all that is in it. Refused while it has repositories, unless `force`; while metadata
+    /// is away the wish stays, and the answer shows it. Bytes, people and keys go by and by.
+    pub(crate) async fn delete(
+        &self,
+        actor: &Actor,
+        instance: InstanceId,
+        version: Option<i64>,
+        force: bool,
+    ) -> Result<Tenant, Error> {
+        let before = self.get(instance).await?;
+        if before.default {
+            return Err(invalid("the default instance can't be deleted").into());
+        }
+        let subject = format!("instance:{instance} {}", before.name);
+        let entry = actor.entry(&self.ids, instance, "instance.deletion_requested", subject);
+        let wished = self.store.wish_deletion(instance, version, force, entry).await?;
+        match self.tend(instance).await {
+            Ok(after) => Ok(after.unwrap_or(wished)),
+            Err(Error::Problem(problem)) if problem.code == ErrorCode::Unavailable => Ok(wished),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What an instance has, of content and of principals.
+    pub(crate) async fn usage(&self, instance: InstanceId) -> Result<(GetUsageResponse, Heads), Error> {
+        self.get(instance).await?;
+        let content = self.limiter.usage(instance).await?;
+        Ok((content, self.store.count_principals(instance).await?))
+    }
+
+    /// What the audit says of what the instance comes to by itself.
+    fn comes_to(&self, tenant: &Tenant, kind: &str) -> AuditRow {
+        let subject = format!("instance:{} {}", tenant.id, tenant.name);
+        Actor::system().entry(&self.ids, tenant.id, kind, subject)
+    }
+
+    /// Asks metadata whether the instance may end, and settles the wish by its answer.
+    async fn tend_wish_for_end(&self, tenant: &Tenant, force: bool) -> Result<(), Error> {
+        match self.limiter.remove(tenant.id, force).await {
+            Ok(_) => {
+                let entry = self.comes_to(tenant, "instance.deletion_began");
+                self.store.begin_deletion(tenant.id, entry).await?;
+                self.settings.refresh().await
+            }
+            Err(problem) if problem.code == ErrorCode::Conflict => {
+                let mut entry = self.comes_to(tenant, "instance.deletion_refused");
+                "refused".clone_into(&mut entry.result);
+                self.store.drop_deletion_wish(tenant.id, entry).await?;
+                Err(problem.into())
+            }
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    /// Goes on with the end of an instance: content first, since its keys and stores are needed until it is gone.
+    async fn tend_end(&self, tenant: &Tenant) -> Result<(), Error> {
+        if !self.limiter.remove(tenant.id, true).await? {
+            return Ok(());
+        }
+        while self.store.delete_some_principals(tenant.id).await? {}
+        let entry = self.comes_to(tenant, "instance.deleted");
+        self.store.finish_deletion(tenant.id, entry).await?;
+        self.settings.refresh().await
+    }
+
+    /// Sees to what is wished for an instance: tells metadata, and settles the wish by its answer. Done again, it changes
+    /// nothing.
     pub(crate) async fn tend(&self, instance: InstanceId) -> Result<Option<Tenant>, Error> {
         let Some(tenant) = self.store.tenant(instance).await? else { return Ok(None) };
+        if tenant.state == InstanceState::Deleting {
+            self.tend_end(&tenant).await?;
+            return self.store.tenant(instance).await;
+        }
+        if let Some(force) = tenant.wish_delete {
+            self.tend_wish_for_end(&tenant, force).await?;
+            return self.store.tenant(instance).await;
+        }
         let Some((edition, add_ons)) = &tenant.wish else { return Ok(Some(tenant)) };
         let revision = tenant.limits_revision;
         let Some(edition) = self.editions.get(edition) else {

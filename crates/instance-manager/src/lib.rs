@@ -38,7 +38,7 @@ use berth_proto::{
         instances_server::InstancesServer, principals_server::PrincipalsServer, roles_server::RolesServer,
         stores_server::StoresServer,
     },
-    metadata::metadata_client::MetadataClient,
+    metadata::limits_client::LimitsClient,
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 pub use bootstrap::ADMIN;
@@ -129,6 +129,8 @@ pub struct Deps<'a> {
     pub database: Database,
     /// Metadata; may still be an empty slot.
     pub metadata: Channel,
+    /// Metadata's limits and use of instances; may still be an empty slot.
+    pub limits: Channel,
     /// Blob-store, which tries storage before an instance uses it; may still be an empty slot.
     pub blobs: Channel,
     /// Seals what is secret in the database.
@@ -184,7 +186,7 @@ impl fmt::Debug for Service {
 /// Starts instance-manager: makes what the database lacks, loads the settings, follows their revision.
 pub async fn build(config: &Config, deps: Deps<'_>) -> Result<Service, Error> {
     let paths = Arc::new(paths::MetadataPaths::new(deps.metadata.clone()));
-    let limiter = Arc::new(instances::MetadataLimiter(MetadataClient::new(deps.metadata.clone())));
+    let limiter = Arc::new(instances::MetadataLimiter(LimitsClient::new(deps.limits.clone())));
     assemble(config, deps, paths, limiter).await
 }
 

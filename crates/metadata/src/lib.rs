@@ -40,7 +40,9 @@ use berth_events::{Nudge, Outbox};
 use berth_proto::{
     MAX_MESSAGE_BYTES, WarmReads,
     instance_manager::stores_client::StoresClient,
-    metadata::{metadata_server::MetadataServer, repositories_server::RepositoriesServer},
+    metadata::{
+        limits_server::LimitsServer, metadata_server::MetadataServer, repositories_server::RepositoriesServer,
+    },
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 use prometheus_client::metrics::counter::Counter;
@@ -166,6 +168,8 @@ pub struct Service {
     pub server: MetadataServer<MetadataService>,
     /// Namespaces and repositories by hand.
     pub repositories: RepositoriesServer<MetadataService>,
+    /// What instances may have, what they have, and their end.
+    pub limits: LimitsServer<MetadataService>,
     /// The events, for a relay to each subscriber.
     pub outbox: Arc<dyn Outbox>,
     /// Goes off after every transaction with events; for the relays.
@@ -268,7 +272,8 @@ pub fn build(config: Config, deps: Deps<'_>) -> Service {
     let repositories = RepositoriesServer::new(service.clone())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    Service { server: serve(service), repositories, outbox, nudge, warm }
+    let limits = LimitsServer::new(service.clone());
+    Service { server: serve(service), repositories, limits, outbox, nudge, warm }
 }
 
 /// Builds what looks and changes nothing, for a registry that does not run: the scrubber alone, which waits to be asked.

@@ -1,6 +1,6 @@
 //! What an instance may have and what it has: one row, locked by whoever makes, drops or limits something counted.
 
-use berth_database::{Transaction, args};
+use berth_database::{Row, Transaction, args};
 use berth_model::InstanceId;
 use berth_oci::{ErrorCode, Problem, RepositoryName};
 
@@ -9,6 +9,19 @@ use crate::{
     error::{Error, Result},
     store::{self, statements as sql},
 };
+
+/// What an instance has, and may have.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Usage {
+    pub(crate) namespaces: u64,
+    pub(crate) repositories: u64,
+    /// Each once, in however many repositories it is; also what is about to be collected.
+    pub(crate) blobs: u64,
+    pub(crate) blob_bytes: u64,
+    pub(crate) max_namespaces: Option<u64>,
+    pub(crate) max_repositories: Option<u64>,
+    pub(crate) max_depth: Option<u64>,
+}
 
 /// One thing that is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +38,8 @@ pub(crate) struct Limits {
     namespaces: Counted,
     repositories: Counted,
     max_depth: Option<i64>,
+    /// The instance has come to its end.
+    removing: bool,
 }
 
 /// Limits that instance-manager wishes for.
@@ -91,6 +106,9 @@ fn below_use(exceeded: &[Counted]) -> Result<()> {
 impl Limits {
     /// Whether so many namespaces and repositories may be made.
     pub(crate) fn admit(&self, namespaces: i64, repositories: i64) -> Result<()> {
+        if self.removing {
+            return Err(Error::new(ErrorCode::Denied, "the instance is being deleted"));
+        }
         self.namespaces.admit(namespaces)?;
         self.repositories.admit(repositories)
     }
@@ -114,12 +132,34 @@ impl Limits {
 pub(crate) async fn lock(tx: &mut Transaction, instance: &str) -> Result<Limits> {
     tx.execute(&sql::ADD_LIMITS, args![instance]).await?;
     let row = tx.one(&sql::LOCK_LIMITS, args![instance]).await?;
+    read(&row)
+}
+
+fn read(row: &Row) -> Result<Limits> {
     Ok(Limits {
         namespaces: Counted { unit: "namespaces", limit: row.get(0)?, used: row.get(2)? },
         repositories: Counted { unit: "repositories", limit: row.get(1)?, used: row.get(3)? },
         revision: row.get(4)?,
         max_depth: row.get(5)?,
+        removing: row.get(6)?,
     })
+}
+
+/// Ends an instance, unless it has repositories and nobody insists; whether nothing of it is left.
+async fn remove(tx: &mut Transaction, instance: &str, force: bool) -> Result<bool> {
+    let limits = lock(tx, instance).await?;
+    if limits.removing {
+        return Ok(tx.optional(&sql::REMOVAL_LEFT, args!["instance", instance]).await?.is_none());
+    }
+    let used = limits.repositories.used;
+    if used > 0 && !force {
+        let message = format!("the instance has {used} repositories; delete them first, or insist");
+        let detail = limits.repositories.detail();
+        return Err(Problem::new(ErrorCode::Conflict, message).with_detail(detail).into());
+    }
+    tx.execute(&sql::END_INSTANCE, args![instance]).await?;
+    tx.execute(&sql::ADD_REMOVAL, args!["instance", instance, tx.now()]).await?;
+    Ok(false)
 }
 
 async fn set(tx: &mut Transaction, wish: &Wish) -> Result<InForce> {
@@ -163,5 +203,37 @@ impl Metadata {
     /// Puts limits into force, unless they are below today's use or older than those in force.
     pub(crate) async fn set_limits(&self, wish: Wish) -> Result<InForce> {
         self.database.write("set_limits", move |tx| Box::pin(async move { set(tx, &wish).await })).await
+    }
+
+    /// What an instance has, and may have. Bytes are summed up from an index, some millions of blobs a second.
+    pub(crate) async fn usage(&self, instance: InstanceId) -> Result<Usage> {
+        let key = || args![instance.to_string()];
+        let mut usage = Usage::default();
+        if let Some(row) = self.database.read_optional(&sql::INSTANCE_LIMITS, key()).await? {
+            let limits = read(&row)?;
+            usage.namespaces = limits.namespaces.used.unsigned_abs();
+            usage.repositories = limits.repositories.used.unsigned_abs();
+            usage.max_namespaces = limits.namespaces.limit.map(i64::unsigned_abs);
+            usage.max_repositories = limits.repositories.limit.map(i64::unsigned_abs);
+            usage.max_depth = limits.max_depth.map(i64::unsigned_abs);
+        }
+        if let Some(row) = self.database.read_optional(&sql::BLOB_USAGE, key()).await? {
+            usage.blobs = row.get::<i64>(0)?.unsigned_abs();
+            usage.blob_bytes = row.get::<i64>(1)?.unsigned_abs();
+        }
+        Ok(usage)
+    }
+
+    /// Ends an instance, unless it has repositories and nobody insists; whether nothing of it is left. What is left goes
+    /// by and by.
+    pub(crate) async fn remove_instance(&self, instance: InstanceId, force: bool) -> Result<bool> {
+        let done = self
+            .database
+            .write("remove_instance", move |tx| {
+                Box::pin(async move { remove(tx, &instance.to_string(), force).await })
+            })
+            .await?;
+        self.wake.notify_one();
+        Ok(done)
     }
 }

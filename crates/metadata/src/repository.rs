@@ -247,32 +247,6 @@ impl Metadata {
         let rows = self.database.read_all(&sql::LIST_REPOSITORIES, args).await?;
         page(&rows, limit)
     }
-
-    /// Opens a repository to everybody, or closes it.
-    pub(crate) async fn set_visibility(
-        &self,
-        instance: InstanceId,
-        path: RepositoryName,
-        public: bool,
-    ) -> Result<()> {
-        self.database
-            .write("set_visibility", move |tx| {
-                let (instance, path) = (instance.to_string(), path.clone());
-                Box::pin(async move {
-                    let visibility = visibility(public);
-                    let now = tx.now();
-                    let args = args![instance, path.as_str(), visibility, now];
-                    if tx.execute(&sql::SET_VISIBILITY, args).await? == 0 {
-                        return Err(Error::new(
-                            ErrorCode::NameUnknown,
-                            format!("there is no repository {path}"),
-                        ));
-                    }
-                    Ok(())
-                })
-            })
-            .await
-    }
 }
 
 /// The first `limit` texts of rows that were read with one more than that, and whether there was one more.

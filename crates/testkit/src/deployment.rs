@@ -48,6 +48,8 @@ pub struct Setting {
     pub engine: Engine,
     /// Gateway processes, where roles are apart; more than one stand behind a round robin.
     pub gateways: usize,
+    /// Metadata processes, where roles are apart; gateways take them in turn.
+    pub metadata: usize,
     /// Bytes.
     pub storage: Storage,
     /// Whether they are encrypted by Berth.
@@ -60,7 +62,7 @@ impl Setting {
 
     /// The other layouts and engines, with one gateway.
     pub const fn new(layout: Layout, engine: Engine) -> Self {
-        Self { layout, engine, gateways: 1, storage: Storage::Folder, sealed: false }
+        Self { layout, engine, gateways: 1, metadata: 1, storage: Storage::Folder, sealed: false }
     }
 
     /// The same with its bytes encrypted by Berth.
@@ -81,6 +83,13 @@ impl Setting {
     #[must_use]
     pub const fn with_gateways(mut self, gateways: usize) -> Self {
         self.gateways = gateways;
+        self
+    }
+
+    /// The same with that many processes of metadata, on one PostgreSQL.
+    #[must_use]
+    pub const fn with_metadata(mut self, processes: usize) -> Self {
+        self.metadata = processes;
         self
     }
 }
@@ -152,7 +161,7 @@ impl Builder {
         let plan = Plan { folder: &folder, database: database.as_deref(), environment: &environment };
         let processes = match self.setting.layout {
             Layout::OneProcess => vec![plan.process("berth", &[], &[])?],
-            Layout::RolesApart => plan.roles_apart(self.setting.gateways)?,
+            Layout::RolesApart => plan.roles_apart(self.setting)?,
         };
         for process in &processes {
             process.spawn()?;
@@ -182,7 +191,8 @@ impl Plan<'_> {
         format!("unix:{}", self.folder.join(format!("{role}.sock")).display())
     }
 
-    fn process(&self, name: &str, roles: &[&str], peers: &[&str]) -> anyhow::Result<Berth> {
+    /// `peers`: roles, each with the process that has it.
+    fn process(&self, name: &str, roles: &[&str], peers: &[(&str, &str)]) -> anyhow::Result<Berth> {
         let data = self.folder.join(name);
         let mut config = String::new();
         writeln!(config, "roles = {roles:?}")?;
@@ -197,8 +207,8 @@ impl Plan<'_> {
         }
         if !peers.is_empty() {
             writeln!(config, "[peers]")?;
-            for peer in peers {
-                writeln!(config, "{} = {:?}", peer.replace('-', "_"), self.socket(peer))?;
+            for (role, process) in peers {
+                writeln!(config, "{} = {:?}", role.replace('-', "_"), self.socket(process))?;
             }
         }
         let file = self.folder.join(format!("{name}.toml"));
@@ -209,23 +219,23 @@ impl Plan<'_> {
         Ok(Berth::new(name, arguments, environment))
     }
 
-    fn roles_apart(&self, gateways: usize) -> anyhow::Result<Vec<Berth>> {
+    fn roles_apart(&self, setting: Setting) -> anyhow::Result<Vec<Berth>> {
         let mut processes = Vec::new();
-        for number in 1..=gateways {
-            let name = format!("gateway-{number}");
-            processes.push(self.process(
-                &name,
-                &["gateway"],
-                &["metadata", "instance-manager", "blob-store"],
-            )?);
+        let metadata = |number: usize| match number % setting.metadata {
+            0 => "metadata".to_owned(),
+            number => format!("metadata-{}", number + 1),
+        };
+        let (instances, blobs) = (("instance-manager", "instance-manager"), ("blob-store", "blob-store"));
+        for number in 1..=setting.gateways {
+            let peers = [("metadata", &*metadata(number - 1)), instances, blobs];
+            processes.push(self.process(&format!("gateway-{number}"), &["gateway"], &peers)?);
         }
-        processes.push(self.process("metadata", &["metadata"], &["instance-manager", "blob-store"])?);
-        processes.push(self.process(
-            "instance-manager",
-            &["instance-manager"],
-            &["metadata", "blob-store"],
-        )?);
-        processes.push(self.process("blob-store", &["blob-store"], &["instance-manager"])?);
+        for number in 0..setting.metadata {
+            processes.push(self.process(&metadata(number), &["metadata"], &[instances, blobs])?);
+        }
+        let peers = [("metadata", "metadata"), blobs];
+        processes.push(self.process("instance-manager", &["instance-manager"], &peers)?);
+        processes.push(self.process("blob-store", &["blob-store"], &[instances])?);
         Ok(processes)
     }
 }

@@ -4,7 +4,7 @@ use berth_testkit::{Content, Manifest};
 
 use crate::{Tenant, in_every_tenancy};
 
-fn empty_index() -> Manifest {
+pub(crate) fn empty_index() -> Manifest {
     berth_testkit::Blob::json(
         "application/vnd.oci.image.index.v1+json",
         &serde_json::json!({

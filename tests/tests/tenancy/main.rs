@@ -1,7 +1,9 @@
 //! Several tenants on one deployment: what one of them has, another knows nothing of; and what each may have.
 #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
+mod creations;
 mod editions;
+mod ending;
 mod identity;
 mod walls;
 

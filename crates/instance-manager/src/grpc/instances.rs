@@ -3,10 +3,11 @@
 use berth_model::{AddOns, Edition, Limits};
 use berth_proto::{
     instance_manager::{
-        self as wire, CreateInstanceRequest, EditionEntry, GetInstanceRequest, InstanceEntry,
-        ListEditionsRequest, ListEditionsResponse, ListInstancesRequest, ListInstancesResponse,
-        ListRegionsRequest, ListRegionsResponse, RegionEntry, SetEditionRequest, StartInstanceRequest,
-        StopInstanceRequest, UpdateInstanceRequest, instances_server::Instances as InstancesService,
+        self as wire, CreateInstanceRequest, DeleteInstanceRequest, EditionEntry, GetInstanceRequest,
+        GetInstanceUsageRequest, InstanceEntry, InstanceUsage, ListEditionsRequest, ListEditionsResponse,
+        ListInstancesRequest, ListInstancesResponse, ListRegionsRequest, ListRegionsResponse, RegionEntry,
+        SetEditionRequest, StartInstanceRequest, StopInstanceRequest, UpdateInstanceRequest,
+        instances_server::Instances as InstancesService,
     },
     optional, parse, to_status,
 };
@@ -73,6 +74,7 @@ impl InstancesApi {
             created_at: tenant.created_at.0,
             updated_at: tenant.updated_at.0,
             version: tenant.version,
+            deletion_wished: tenant.wish_delete.is_some(),
         }
     }
 }
@@ -145,6 +147,30 @@ impl InstancesService for InstancesApi {
         let instance = parse("id", &request.id).map_err(to_status)?;
         let after = self.instances.set_running(&actor, instance, version(request.version), true).await;
         Ok(Response::new(self.entry(after.map_err(status)?)))
+    }
+
+    async fn delete_instance(&self, request: Request<DeleteInstanceRequest>) -> Answer<InstanceEntry> {
+        let request = request.into_inner();
+        let actor = Actor::read(request.actor).map_err(to_status)?;
+        let instance = parse("id", &request.id).map_err(to_status)?;
+        let after = self.instances.delete(&actor, instance, version(request.version), request.force).await;
+        Ok(Response::new(self.entry(after.map_err(status)?)))
+    }
+
+    async fn get_usage(&self, request: Request<GetInstanceUsageRequest>) -> Answer<InstanceUsage> {
+        let instance = parse("id", &request.into_inner().id).map_err(to_status)?;
+        let tenant = self.instances.get(instance).await.map_err(status)?;
+        let (content, heads) = self.instances.usage(instance).await.map_err(status)?;
+        Ok(Response::new(InstanceUsage {
+            image_namespaces: content.namespaces,
+            image_repositories: content.repositories,
+            blobs: content.blobs,
+            blob_bytes: content.blob_bytes,
+            users: heads.users,
+            robots: heads.robots,
+            groups: heads.groups,
+            limits: self.entry(tenant).limits,
+        }))
     }
 
     async fn list_editions(&self, _: Request<ListEditionsRequest>) -> Answer<ListEditionsResponse> {

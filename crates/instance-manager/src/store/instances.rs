@@ -22,6 +22,8 @@ pub(crate) struct Tenant {
     pub(crate) add_ons: AddOns,
     /// Until metadata has confirmed the limits of it.
     pub(crate) wish: Option<(String, AddOns)>,
+    /// Until metadata has agreed to its end: whether in any case.
+    pub(crate) wish_delete: Option<bool>,
     pub(crate) limits_revision: i64,
     pub(crate) limits_in_force: i64,
     pub(crate) region: String,
@@ -31,6 +33,9 @@ pub(crate) struct Tenant {
     pub(crate) updated_at: Timestamp,
     pub(crate) version: i64,
 }
+
+/// The wish for an end in any case, as it is stored.
+const FORCED: &str = "forced";
 
 /// An instance to be made; it is pending until its limits are known to metadata.
 #[derive(Clone, Debug)]
@@ -84,10 +89,15 @@ fn tenant(row: &Row) -> Result<Tenant, Error> {
         created_at: Timestamp(row.get(13)?),
         updated_at: Timestamp(row.get(14)?),
         version: row.get(15)?,
+        wish_delete: row.get::<Option<String>>(16)?.map(|wish| wish == FORCED),
     })
 }
 
-async fn lock(tx: &mut Transaction, instance: InstanceId, version: Option<i64>) -> Result<Tenant, Error> {
+pub(super) async fn lock(
+    tx: &mut Transaction,
+    instance: InstanceId,
+    version: Option<i64>,
+) -> Result<Tenant, Error> {
     let row = tx.optional(&sql::LOCK_TENANT, args![instance.to_string()]).await?;
     let found = tenant(&row.ok_or_else(no_instance)?)?;
     if version.is_some_and(|seen| found.version != seen) {
@@ -96,7 +106,7 @@ async fn lock(tx: &mut Transaction, instance: InstanceId, version: Option<i64>) 
     Ok(found)
 }
 
-async fn read(tx: &mut Transaction, instance: InstanceId) -> Result<Tenant, Error> {
+pub(super) async fn read(tx: &mut Transaction, instance: InstanceId) -> Result<Tenant, Error> {
     tenant(&tx.one(&sql::INSTANCE, args![instance.to_string()]).await?)
 }
 
@@ -268,9 +278,8 @@ impl Store {
                         return Err(Problem::new(ErrorCode::Conflict, message).into());
                     }
                     let now = tx.now();
-                    // The id is no name, so the name is free for another.
-                    let name = if to == InstanceState::Deleted { instance.to_string() } else { before.name };
-                    tx.execute(&sql::SET_STATE, args![instance.to_string(), to.as_str(), name, now]).await?;
+                    tx.execute(&sql::SET_STATE, args![instance.to_string(), to.as_str(), before.name, now])
+                        .await?;
                     add_audit(tx, entry, now).await?;
                     let after = read(tx, instance).await?;
                     if to == InstanceState::Running {

@@ -1,6 +1,7 @@
 //! Instance-manager's tables, as one-shot units of work. `None` is absence; nothing here knows a password or a token.
 
 mod audit;
+mod deletion;
 mod grants;
 mod instances;
 mod keys;
@@ -22,6 +23,7 @@ use audit::add_audit;
 use berth_database::{Database, Row, args};
 use berth_model::{BlobDelivery, InstanceId, InstanceState};
 use berth_service::Timestamp;
+pub(crate) use deletion::Heads;
 pub(crate) use grants::{GrantRow, NewGrant};
 pub(crate) use instances::{InstanceChange, NewInstance, Tenant};
 pub(crate) use keys::NewKey;

@@ -17,17 +17,31 @@ berth_database::statements! {
         wish_edition, wish_add_ons, region, description, create_on_push, limits_revision) \
         VALUES ($1, $2, FALSE, $3, $3, 'pending', $4, $5, $4, $5, $6, $7, $8, 1) ON CONFLICT DO NOTHING";
     pub(crate) INSTANCE = "SELECT id, name, is_default, state, edition, add_ons, wish_edition, wish_add_ons, limits_revision, \
-        limits_in_force, region, description, create_on_push, created_at, updated_at, version FROM instances WHERE id = $1";
+        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete FROM instances WHERE id = $1";
     pub(crate) LOCK_TENANT = "SELECT id, name, is_default, state, edition, add_ons, wish_edition, wish_add_ons, limits_revision, \
-        limits_in_force, region, description, create_on_push, created_at, updated_at, version FROM instances WHERE id = $1" for update;
+        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete FROM instances WHERE id = $1" for update;
     pub(crate) INSTANCE_NAMED = "SELECT id FROM instances WHERE name = $1";
     /// By the primary key.
     pub(crate) PAGE_INSTANCES = "SELECT id, name, is_default, state, edition, add_ons, wish_edition, wish_add_ons, limits_revision, \
-        limits_in_force, region, description, create_on_push, created_at, updated_at, version FROM instances \
+        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete FROM instances \
         WHERE id > $1 ORDER BY id LIMIT $2";
     /// By the partial index on what waits.
     pub(crate) INSTANCES_TO_TEND = "SELECT id FROM instances WHERE id > $1 \
-        AND (state IN ('pending', 'deleting') OR limits_in_force < limits_revision) ORDER BY id LIMIT $2";
+        AND (state IN ('pending', 'deleting') OR limits_in_force < limits_revision OR wish_delete IS NOT NULL) ORDER BY id LIMIT $2";
+    pub(crate) WISH_DELETION = "UPDATE instances SET wish_delete = $2, version = version + 1, updated_at = $3 WHERE id = $1";
+    pub(crate) DROP_DELETION_WISH = "UPDATE instances SET wish_delete = NULL, version = version + 1, updated_at = $2 \
+        WHERE id = $1 AND wish_delete IS NOT NULL";
+    /// Nothing of it is served or wished for any more.
+    pub(crate) BEGIN_DELETION = "UPDATE instances SET state = 'deleting', wish_delete = NULL, wish_edition = NULL, \
+        wish_add_ons = NULL, limits_in_force = limits_revision, version = version + 1, updated_at = $2 \
+        WHERE id = $1 AND wish_delete IS NOT NULL";
+    pub(crate) LEAVE_STORE = "UPDATE instances SET store_id = NULL WHERE id = $1 AND store_id IS NOT NULL";
+    pub(crate) DELETE_STORES = "DELETE FROM stores WHERE instance_id = $1";
+    pub(crate) DELETE_ROLES = "DELETE FROM roles WHERE instance_id = $1";
+    pub(crate) DELETE_GRANTS_IN = "DELETE FROM grants WHERE instance_id = $1";
+    /// By the unique index on (instance_id, kind, name).
+    pub(crate) SOME_PRINCIPALS = "SELECT id FROM principals WHERE instance_id = $1 ORDER BY kind, name LIMIT 100";
+    pub(crate) COUNT_PRINCIPALS = "SELECT kind, count(*) FROM principals WHERE instance_id = $1 GROUP BY kind";
     pub(crate) CHANGE_INSTANCE = "UPDATE instances SET description = $2, create_on_push = $3, version = version + 1, \
         updated_at = $4 WHERE id = $1";
     pub(crate) WISH_EDITION = "UPDATE instances SET wish_edition = $2, wish_add_ons = $3, limits_revision = limits_revision + 1, \

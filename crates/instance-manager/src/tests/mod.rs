@@ -29,6 +29,7 @@ use berth_proto::{
         instance_keys_client::InstanceKeysClient, instance_manager_client::InstanceManagerClient,
         issue_token_request::Credential, principals_client::PrincipalsClient, roles_client::RolesClient,
     },
+    metadata::GetUsageResponse,
 };
 use berth_service::{Channel, Ids, ManualClock, Registry, Tasks, Timestamp};
 use futures::StreamExt;
@@ -96,6 +97,8 @@ struct Bounds {
     used: Mutex<u64>,
     away: AtomicBool,
     told: Mutex<Vec<(InstanceId, i64)>>,
+    /// What is left of instances that ended.
+    left: Mutex<HashMap<InstanceId, bool>>,
 }
 
 #[async_trait]
@@ -117,6 +120,21 @@ impl Limiter for Bounds {
             return Err(Problem::new(ErrorCode::QuotaExceeded, "too many namespaces"));
         }
         Ok(used)
+    }
+
+    async fn remove(&self, instance: InstanceId, force: bool) -> Result<bool, Problem> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(Problem::new(ErrorCode::Unavailable, "away"));
+        }
+        let mut left = self.left.lock().unwrap();
+        if *self.used.lock().unwrap() > 0 && !force && !left.contains_key(&instance) {
+            return Err(Problem::new(ErrorCode::Conflict, "it has repositories"));
+        }
+        Ok(!*left.entry(instance).or_insert(true))
+    }
+
+    async fn usage(&self, _: InstanceId) -> Result<GetUsageResponse, Problem> {
+        Ok(GetUsageResponse { namespaces: *self.used.lock().unwrap(), ..GetUsageResponse::default() })
     }
 }
 
@@ -247,6 +265,7 @@ impl Ground<'_> {
         let deps = Deps {
             database: self.database.clone(),
             metadata: Channel::slot("metadata"),
+            limits: Channel::slot("limits"),
             blobs: Channel::slot("blob-store"),
             root_key: self.root.clone(),
             admin_password: admin_password.map(SecretString::from),

@@ -2,8 +2,9 @@
 
 use berth_model::InstanceState;
 use berth_proto::instance_manager::{
-    AddOns as WireAddOns, CreateInstanceRequest, GetInstanceRequest, InstanceEntry, SetEditionRequest,
-    StartInstanceRequest, StopInstanceRequest, UpdateInstanceRequest, instances_client::InstancesClient,
+    AddOns as WireAddOns, CreateInstanceRequest, DeleteInstanceRequest, GetInstanceRequest,
+    GetInstanceUsageRequest, InstanceEntry, SetEditionRequest, StartInstanceRequest, StopInstanceRequest,
+    UpdateInstanceRequest, instances_client::InstancesClient,
 };
 
 use super::*;
@@ -241,4 +242,71 @@ async fn a_push_makes_namespaces_only_where_the_instance_allows_it() {
     };
     bench.tenancy().update_instance(request).await.unwrap();
     assert_eq!(ask().await, scope);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_ends_when_metadata_agrees_and_its_people_and_keys_go_last() {
+    let bench = Bench::start().await;
+    let made = bench.create("acme", "basic").await.unwrap();
+    let request = CreateUserRequest {
+        instance_id: made.id.clone(),
+        name: "bob".into(),
+        password: "password".into(),
+        ..CreateUserRequest::default()
+    };
+    bench.people().create_user(request).await.unwrap();
+    let end = async |id: &str, force| {
+        let request = DeleteInstanceRequest { id: id.into(), force, ..DeleteInstanceRequest::default() };
+        let answer = bench.tenancy().delete_instance(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+    };
+    let default = bench.instance().to_string();
+    assert_eq!(end(&default, true).await.unwrap_err().code, ErrorCode::RequestInvalid);
+    *bench.bounds.used.lock().unwrap() = 2;
+    let usage = GetInstanceUsageRequest { id: made.id.clone() };
+    let usage = bench.tenancy().get_usage(usage).await.unwrap().into_inner();
+    assert_eq!(
+        (usage.image_namespaces, usage.users, usage.limits.unwrap().image_namespaces),
+        (2, 1, Some(15))
+    );
+    assert_eq!(end(&made.id, false).await.unwrap_err().code, ErrorCode::Conflict);
+    let kept = bench.show("acme").await;
+    assert_eq!((kept.state.as_str(), kept.deletion_wished), ("running", false));
+    // Metadata is away: the wish stays, and the instance runs until it has agreed.
+    bench.bounds.away.store(true, Ordering::SeqCst);
+    let wished = end(&made.id, true).await.unwrap();
+    assert_eq!((wished.state.as_str(), wished.deletion_wished), ("running", true));
+    bench.bounds.away.store(false, Ordering::SeqCst);
+    let instances = &bench.service.domain;
+    let id: InstanceId = made.id.parse().unwrap();
+    assert_eq!(instances.store.tenants_to_tend(None, 10).await.unwrap(), [id]);
+    instances.tend(id).await.unwrap();
+    let ending = bench.show("acme").await;
+    assert_eq!((ending.state.as_str(), ending.deletion_wished), ("deleting", false));
+    assert_eq!(
+        bench.ask_in(&made.id, login("bob", "password"), "").await.unwrap_err().code,
+        ErrorCode::Denied
+    );
+    instances.tend(id).await.unwrap();
+    assert_eq!(bench.show("acme").await.state, "deleting", "content is left");
+    assert_eq!(instances.store.count_principals(id).await.unwrap().users, 1);
+    bench.bounds.left.lock().unwrap().insert(id, false);
+    let gone = instances.tend(id).await.unwrap().unwrap();
+    assert_eq!(gone.state, InstanceState::Deleted);
+    assert_eq!(instances.store.count_principals(id).await.unwrap(), crate::store::Heads::default());
+    assert!(instances.store.tenants_to_tend(None, 10).await.unwrap().is_empty());
+    assert_eq!(end(&made.id, true).await.unwrap_err().code, ErrorCode::NotFound);
+    // The name is free for another.
+    *bench.bounds.used.lock().unwrap() = 0;
+    let next = bench.create("acme", "basic").await.unwrap();
+    assert_ne!(next.id, made.id);
+    assert_eq!(
+        bench.ask_in(&next.id, login("bob", "password"), "").await.unwrap_err().code,
+        ErrorCode::Unauthorized
+    );
+    let kinds: Vec<String> =
+        instances.store.audit(id, None, 100).await.unwrap().into_iter().map(|entry| entry.kind).collect();
+    for kind in ["deletion_requested", "deletion_refused", "deletion_began", "deleted"] {
+        assert!(kinds.contains(&format!("instance.{kind}")), "{kinds:?}");
+    }
 }

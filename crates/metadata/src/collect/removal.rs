@@ -1,4 +1,4 @@
-//! What is left of removed repositories and namespaces, a bounded step at a time. Nobody can come to it any more: a removed
+//! What is left of removed repositories, namespaces and instances, a bounded step at a time. Nobody can come to it any more: a removed
 //! repository has no path. Its blobs are reviewed like any others.
 
 use std::{sync::Arc, time::Duration};
@@ -16,12 +16,15 @@ use crate::{
 /// How long what waits for something else is left alone.
 const WAIT: Duration = Duration::from_secs(2);
 
+/// The same for what waits for collection.
+const LONG_WAIT: Duration = Duration::from_secs(60);
+
 /// What a step came to.
 enum Step {
     /// There is more to be done at once.
     More,
-    /// Uploads or repositories have to end first.
-    Wait,
+    /// Something else has to end first; look again after so long.
+    Wait(Duration),
     /// Nothing is left.
     Done,
 }
@@ -60,7 +63,7 @@ async fn repository(tx: &mut Transaction, metadata: &Metadata, id: &str) -> Resu
         return Ok(Step::More);
     }
     if tx.optional(&sql::ANY_SESSION, args![id]).await?.is_some() {
-        return Ok(Step::Wait);
+        return Ok(Step::Wait(WAIT));
     }
     tx.execute(&sql::DROP_REPOSITORY, args![id]).await?;
     Ok(Step::Done)
@@ -78,10 +81,38 @@ async fn namespace(tx: &mut Transaction, id: &str) -> Result<Step> {
         return Ok(Step::More);
     }
     if tx.optional(&sql::ANY_REPOSITORY, args![id]).await?.is_some() {
-        return Ok(Step::Wait);
+        return Ok(Step::Wait(WAIT));
     }
     tx.execute(&sql::DROP_NAMESPACE, args![id]).await?;
     tx.execute(&statements::COUNT_MADE, args![instance, -1, 0]).await?;
+    Ok(Step::Done)
+}
+
+/// Namespaces, whose repositories release the blobs; then blobs, by their reviews; then the objects of both.
+async fn instance(tx: &mut Transaction, metadata: &Metadata, id: &str) -> Result<Step> {
+    tx.one(&statements::LOCK_LIMITS, args![id]).await?;
+    let now = tx.now();
+    let here = tx.all(&sql::NAMESPACES_TO_REMOVE, args![id]).await?;
+    for row in &here {
+        let namespace: String = row.get(0)?;
+        tx.execute(&statements::REMOVE_NAMESPACE, args![&namespace, now]).await?;
+        tx.execute(&statements::ADD_REMOVAL, args!["namespace", &namespace, now]).await?;
+    }
+    if !here.is_empty() {
+        return Ok(Step::More);
+    }
+    if tx.optional(&sql::ANY_NAMESPACE, args![id]).await?.is_some() {
+        return Ok(Step::Wait(WAIT));
+    }
+    // Reviews and graces take hours.
+    let pause = metadata.config.review_floor().clamp(WAIT, LONG_WAIT);
+    if tx.optional(&sql::ANY_BLOB, args![id]).await?.is_some() {
+        return Ok(Step::Wait(pause));
+    }
+    let keys = args![format!("i/{id}/"), format!("i/{id}0")];
+    if tx.optional(&sql::ANY_OBJECT_DELETE, keys).await?.is_some() {
+        return Ok(Step::Wait(pause));
+    }
     Ok(Step::Done)
 }
 
@@ -93,6 +124,7 @@ async fn step(tx: &mut Transaction, metadata: &Metadata, seen: &Seen) -> Result<
     seen.note(key(), row.get(2)?);
     let step = match kind.as_str() {
         "namespace" => namespace(tx, &id).await?,
+        "instance" => instance(tx, metadata, &id).await?,
         _ => repository(tx, metadata, &id).await?,
     };
     let due = match step {
@@ -101,7 +133,7 @@ async fn step(tx: &mut Transaction, metadata: &Metadata, seen: &Seen) -> Result<
             return Ok(Some(Verdict::Deleted));
         }
         Step::More => now,
-        Step::Wait => now.plus(WAIT),
+        Step::Wait(pause) => now.plus(pause),
     };
     tx.execute(&sql::PUT_OFF_REMOVAL, args![kind.as_str(), id.as_str(), due]).await?;
     Ok(Some(Verdict::PutOff))

@@ -1,5 +1,6 @@
 //! The tonic server: reads the request into types, calls the domain, maps the error. Nothing else.
 
+mod limits;
 mod managed;
 
 use std::{collections::BTreeSet, future::Future, time::Instant};
@@ -21,7 +22,6 @@ use crate::{
     Metadata,
     access::Access,
     error::Error,
-    limits::Wish,
     repository::Readable,
     resolve::{Content, Wanted},
     scrub::{Counts, FINDINGS_PAGE},
@@ -261,45 +261,6 @@ impl Server for MetadataService {
             let (paths, more) =
                 self.metadata.list_repositories(instance, readable, position(&request.last), limit).await?;
             Ok(proto::ListRepositoriesResponse { paths, more })
-        })
-        .await
-    }
-
-    async fn set_repository_visibility(
-        &self,
-        request: Request<proto::SetRepositoryVisibilityRequest>,
-    ) -> Answer<proto::SetRepositoryVisibilityResponse> {
-        let request = request.into_inner();
-        self.answer("set_repository_visibility", async {
-            let instance = parse("instance_id", &request.instance_id)?;
-            self.metadata.set_visibility(instance, name(&request.path)?, request.public).await?;
-            Ok(proto::SetRepositoryVisibilityResponse {})
-        })
-        .await
-    }
-
-    async fn set_limits(
-        &self,
-        request: Request<proto::SetLimitsRequest>,
-    ) -> Answer<proto::SetLimitsResponse> {
-        let request = request.into_inner();
-        self.answer("set_limits", async {
-            if request.revision < 1 {
-                return Err(Error::new(ErrorCode::RequestInvalid, "revision has to be at least 1"));
-            }
-            let wish = Wish {
-                instance: parse("instance_id", &request.instance_id)?,
-                revision: request.revision,
-                max_namespaces: request.max_namespaces,
-                max_repositories: request.max_repositories,
-                max_depth: request.max_depth,
-            };
-            let in_force = self.metadata.set_limits(wish).await?;
-            Ok(proto::SetLimitsResponse {
-                revision: in_force.revision,
-                namespaces: in_force.namespaces,
-                repositories: in_force.repositories,
-            })
         })
         .await
     }

@@ -111,6 +111,12 @@ statements! {
         ORDER BY id LIMIT 50" for update;
     pub(crate) ANY_REPOSITORY = "SELECT 1 FROM repositories WHERE namespace_id = $1 LIMIT 1";
     pub(crate) DROP_NAMESPACE = "DELETE FROM namespaces WHERE id = $1";
+    pub(crate) NAMESPACES_TO_REMOVE = "SELECT id FROM namespaces WHERE instance_id = $1 AND NOT removing \
+        ORDER BY id LIMIT 50" for update;
+    pub(crate) ANY_NAMESPACE = "SELECT 1 FROM namespaces WHERE instance_id = $1 LIMIT 1";
+    pub(crate) ANY_BLOB = "SELECT 1 FROM blobs WHERE instance_id = $1 LIMIT 1";
+    // Keys from $1 on and before $2.
+    pub(crate) ANY_OBJECT_DELETE = "SELECT 1 FROM object_deletes WHERE object_key >= $1 AND object_key < $2 LIMIT 1";
 
     // Upload sessions.
     pub(crate) NEXT_SESSION = "SELECT id, store_id, object_key, size, epoch, \

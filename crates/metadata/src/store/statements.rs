@@ -43,8 +43,14 @@ statements! {
     pub(crate) NAMESPACE_AT = "SELECT id, create_on_push, removing, default_visibility, default_immutable \
         FROM namespaces WHERE instance_id = $1 AND name = $2" for key share;
     pub(crate) ADD_LIMITS = "INSERT INTO instance_limits (instance_id) VALUES ($1) ON CONFLICT DO NOTHING";
-    pub(crate) LOCK_LIMITS = "SELECT max_namespaces, max_repositories, namespaces, repositories, revision, max_depth \
-        FROM instance_limits WHERE instance_id = $1" for update;
+    pub(crate) LOCK_LIMITS = "SELECT max_namespaces, max_repositories, namespaces, repositories, revision, max_depth, \
+        removing FROM instance_limits WHERE instance_id = $1" for update;
+    pub(crate) INSTANCE_LIMITS = "SELECT max_namespaces, max_repositories, namespaces, repositories, revision, max_depth, \
+        removing FROM instance_limits WHERE instance_id = $1";
+    pub(crate) END_INSTANCE = "UPDATE instance_limits SET removing = TRUE WHERE instance_id = $1";
+    pub(crate) REMOVAL_LEFT = "SELECT 1 FROM removals WHERE kind = $1 AND id = $2";
+    /// From the index on (instance_id, size) alone.
+    pub(crate) BLOB_USAGE = "SELECT count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs WHERE instance_id = $1";
     pub(crate) SET_LIMITS = "UPDATE instance_limits SET revision = $2, max_namespaces = $3, max_repositories = $4, \
         max_depth = $5 WHERE instance_id = $1";
     /// One with more parts after its namespace than that, if there is any; reads the instance's repositories.
@@ -61,8 +67,6 @@ statements! {
         VALUES ($1, $2) ON CONFLICT DO NOTHING";
     pub(crate) CONFIRM_REPOSITORY = "UPDATE repositories SET provisional = FALSE, updated_at = $2 \
         WHERE id = $1 AND provisional";
-    pub(crate) SET_VISIBILITY = "UPDATE repositories SET visibility = $3, generation = generation + 1, updated_at = $4 \
-        WHERE instance_id = $1 AND path = $2";
     pub(crate) LIST_REPOSITORIES = sqlite "SELECT path FROM repositories \
         WHERE instance_id = $1 AND path > $2 AND NOT provisional AND removed_at IS NULL \
         AND ($3 OR visibility = 'public' OR id IN (SELECT value FROM json_each($4)) \

@@ -3,7 +3,7 @@
 use berth_database::args;
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::metadata::{
-    SetLimitsRequest, SetLimitsResponse, access::BoundTo, metadata_server::Metadata as Server,
+    SetLimitsRequest, SetLimitsResponse, access::BoundTo, limits_server::Limits as Server,
 };
 use futures::future::join_all;
 use tonic::Request;

@@ -4,9 +4,10 @@ use berth_database::args;
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::metadata::{
     CreateNamespaceRequest, CreateRepositoryRequest, DeleteNamespaceRequest, DeleteRepositoryRequest,
-    GetNamespaceRequest, GetRepositoryRequest, ListNamespacesRequest, MountBlobRequest, NamespaceEntry,
-    ReadableSet, RepositoryEntry, SetLimitsRequest, UpdateNamespaceRequest, UpdateRepositoryRequest,
-    access::BoundTo, metadata_server::Metadata as Server, repositories_server::Repositories,
+    GetNamespaceRequest, GetRepositoryRequest, GetUsageRequest, GetUsageResponse, ListNamespacesRequest,
+    MountBlobRequest, NamespaceEntry, ReadableSet, RemoveInstanceRequest, RepositoryEntry, SetLimitsRequest,
+    UpdateNamespaceRequest, UpdateRepositoryRequest, access::BoundTo, limits_server::Limits,
+    metadata_server::Metadata as Server, repositories_server::Repositories,
 };
 use tonic::Request;
 
@@ -22,6 +23,8 @@ on_both_engines!(
     a_removed_repository_leaves_nothing,
     what_was_removed_is_not_mounted,
     a_namespace_goes_with_all_that_is_in_it,
+    an_instance_goes_with_all_that_is_in_it,
+    use_counts_each_blob_of_an_instance_once,
 );
 
 const APP: &str = "team/app";
@@ -329,4 +332,86 @@ async fn a_namespace_goes_with_all_that_is_in_it(world: World) {
     assert!(!again.removing);
     world.image("team/r0", "b", &["v2"]).await;
     assert!(world.resolve_tag("team/r0", "v1").await.content.is_none());
+}
+
+impl World {
+    async fn end_instance(&self, force: bool) -> Result<bool, Problem> {
+        let request = RemoveInstanceRequest { instance_id: self.instance.to_string(), force };
+        answer(self.service.remove_instance(Request::new(request)).await).map(|answer| answer.done)
+    }
+
+    async fn usage(&self) -> GetUsageResponse {
+        let request = GetUsageRequest { instance_id: self.instance.to_string() };
+        answer(self.service.get_usage(Request::new(request)).await).unwrap()
+    }
+
+    /// One step of what is due of an instance's end.
+    async fn one_step(&self) -> Option<Verdict> {
+        self.stage(&[both("UPDATE removals SET due_at = 0")], args![]).await;
+        self.metadata.remove_next().await.unwrap()
+    }
+}
+
+async fn an_instance_goes_with_all_that_is_in_it(world: World) {
+    for n in 0..3 {
+        world.image(&format!("team{n}/app"), &format!("image {n}"), &["v1"]).await;
+    }
+    world.make_namespace("empty", |_| {}).await.unwrap();
+    let refused = world.end_instance(false).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert_eq!(refused.detail.unwrap()["used"], 3);
+    world.image("team0/app", "image 0", &["v2"]).await;
+    assert!(!world.end_instance(true).await.unwrap());
+    // Nothing can be made any more, by push or by hand, also where there was nothing before.
+    assert_eq!(refusal(world.start("new/app").await), ErrorCode::Denied);
+    assert_eq!(refusal(world.start("team0/new").await), ErrorCode::Denied);
+    assert_eq!(refusal(world.make_namespace("new", |_| {}).await), ErrorCode::Denied);
+    assert_eq!(refusal(world.make_repository("team0/new").await), ErrorCode::Denied);
+    while world.count(&both("SELECT count(*) FROM namespaces")).await > 0 {
+        assert!(world.one_step().await.is_some());
+        while world.metadata.reap_next_session().await.unwrap().is_some() {}
+        while world.metadata.forget_closed_sessions().await.unwrap() > 0 {}
+    }
+    assert_eq!((world.usage().await.repositories, world.usage().await.blobs), (0, 3));
+    assert!(matches!(world.one_step().await, Some(Verdict::PutOff)), "blobs wait for their reviews");
+    world.stage(&[both("UPDATE blob_review_queue SET review_after = 0")], args![]).await;
+    while world.metadata.review_next_blob().await.unwrap().is_some() {}
+    assert_eq!(world.usage().await.blobs, 0);
+    assert!(matches!(world.one_step().await, Some(Verdict::PutOff)), "objects are not deleted yet");
+    assert!(!world.end_instance(true).await.unwrap());
+    world.stage(&[both("DELETE FROM object_deletes")], args![]).await;
+    assert!(matches!(world.one_step().await, Some(Verdict::Deleted)));
+    assert!(world.end_instance(true).await.unwrap() && world.end_instance(false).await.unwrap());
+    assert_eq!(refusal(world.start("new/app").await), ErrorCode::Denied);
+}
+
+async fn use_counts_each_blob_of_an_instance_once(world: World) {
+    assert_eq!(world.usage().await, GetUsageResponse::default());
+    let request = SetLimitsRequest {
+        instance_id: world.instance.to_string(),
+        revision: 1,
+        max_namespaces: Some(5),
+        max_repositories: Some(7),
+        max_depth: Some(3),
+    };
+    answer(world.service.set_limits(Request::new(request)).await).unwrap();
+    for path in ["team/a", "team/b", "more/c"] {
+        world.image(path, "the same", &["v1"]).await;
+    }
+    world.image("team/a", "another", &["v2"]).await;
+    let bytes = world.count(&both("SELECT CAST(sum(size) AS BIGINT) FROM blobs")).await;
+    let usage = world.usage().await;
+    let expected = GetUsageResponse {
+        namespaces: 2,
+        repositories: 3,
+        blobs: 2,
+        blob_bytes: bytes.unsigned_abs(),
+        max_namespaces: Some(5),
+        max_repositories: Some(7),
+        max_depth: Some(3),
+    };
+    assert!(usage.blob_bytes > 0);
+    assert_eq!(usage, expected);
+    world.remove("team/b").await.unwrap();
+    assert_eq!(world.usage().await, GetUsageResponse { repositories: 2, ..expected });
 }

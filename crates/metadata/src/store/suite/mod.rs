@@ -25,7 +25,10 @@ use berth_model::InstanceId;
 use berth_oci::{Algorithm, Digest, ErrorCode, MediaType, Problem};
 use berth_proto::{
     from_status,
-    metadata::{self as proto, access::BoundTo, metadata_server::Metadata as Server},
+    metadata::{
+        self as proto, access::BoundTo, metadata_server::Metadata as Server,
+        repositories_server::Repositories as _,
+    },
 };
 use berth_service::{Ids, ManualClock, Registry, SharedClock, Timestamp};
 use tonic::{Request, Response, Status};
@@ -255,12 +258,13 @@ impl World {
     }
 
     pub(super) async fn publish(&self, path: &str) {
-        let request = proto::SetRepositoryVisibilityRequest {
+        let request = proto::UpdateRepositoryRequest {
             instance_id: self.instance.to_string(),
             path: path.to_owned(),
-            public: true,
+            public: Some(true),
+            ..proto::UpdateRepositoryRequest::default()
         };
-        answer(self.service.set_repository_visibility(Request::new(request)).await).unwrap();
+        answer(self.service.update_repository(Request::new(request)).await).unwrap();
     }
 
     /// Runs statements past the service, to set a scene.

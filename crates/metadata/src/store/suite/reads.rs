@@ -16,7 +16,6 @@ on_both_engines!(
     the_catalog_lists_what_may_be_read,
     holding_moves_only_what_is_due_sooner,
     holding_what_is_gone_says_so,
-    an_absent_repository_has_no_visibility,
 );
 
 async fn resolve_tells_what_there_is_and_what_not(world: World) {
@@ -154,14 +153,4 @@ async fn holding_what_is_gone_says_so(world: World) {
         let outcome = answer(world.service.hold_content(Request::new(request)).await);
         assert_eq!(refusal(outcome), expected);
     }
-}
-
-async fn an_absent_repository_has_no_visibility(world: World) {
-    let request = proto::SetRepositoryVisibilityRequest {
-        instance_id: world.instance.to_string(),
-        path: APP.to_owned(),
-        public: true,
-    };
-    let outcome = answer(world.service.set_repository_visibility(Request::new(request)).await);
-    assert_eq!(refusal(outcome), ErrorCode::NameUnknown);
 }

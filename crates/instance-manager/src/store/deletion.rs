@@ -1,0 +1,157 @@
+//! The end of an instance: wished for, agreed to, and what is left of it here taken away by and by.
+
+use berth_database::args;
+use berth_model::{InstanceId, InstanceState, PrincipalKind};
+
+use super::{
+    AuditRow, Store, Tenant, add_audit,
+    instances::{lock, read},
+    revocations::refuse_instance,
+    statements as sql,
+};
+use crate::Error;
+
+/// How many people, robots and groups an instance has.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Heads {
+    pub(crate) users: u64,
+    pub(crate) robots: u64,
+    pub(crate) groups: u64,
+}
+
+impl Store {
+    /// Records the wish for an instance's end. One that is ending already stays as it is.
+    pub(crate) async fn wish_deletion(
+        &self,
+        instance: InstanceId,
+        version: Option<i64>,
+        force: bool,
+        entry: AuditRow,
+    ) -> Result<Tenant, Error> {
+        self.database
+            .write("wish_deletion", move |tx| {
+                let entry = entry.clone();
+                Box::pin(async move {
+                    let before = lock(tx, instance, version).await?;
+                    if before.state.is_ending() {
+                        return Ok(before);
+                    }
+                    let now = tx.now();
+                    let wish = if force { "forced" } else { "empty" };
+                    tx.execute(&sql::WISH_DELETION, args![instance.to_string(), wish, now]).await?;
+                    add_audit(tx, entry, now).await?;
+                    read(tx, instance).await
+                })
+            })
+            .await
+    }
+
+    /// Metadata has agreed: from now on nothing of the instance is served. Done again, it changes nothing.
+    pub(crate) async fn begin_deletion(&self, instance: InstanceId, entry: AuditRow) -> Result<(), Error> {
+        self.database
+            .write("begin_deletion", move |tx| {
+                let entry = entry.clone();
+                Box::pin(async move {
+                    let now = tx.now();
+                    if tx.execute(&sql::BEGIN_DELETION, args![instance.to_string(), now]).await? == 0 {
+                        return Ok(());
+                    }
+                    add_audit(tx, entry, now).await?;
+                    refuse_instance(tx, instance).await
+                })
+            })
+            .await
+    }
+
+    /// Metadata has refused: everything stays as it was.
+    pub(crate) async fn drop_deletion_wish(
+        &self,
+        instance: InstanceId,
+        entry: AuditRow,
+    ) -> Result<(), Error> {
+        self.database
+            .write("drop_deletion_wish", move |tx| {
+                let entry = entry.clone();
+                Box::pin(async move {
+                    let now = tx.now();
+                    if tx.execute(&sql::DROP_DELETION_WISH, args![instance.to_string(), now]).await? > 0 {
+                        add_audit(tx, entry, now).await?;
+                    }
+                    Ok::<_, Error>(())
+                })
+            })
+            .await
+    }
+
+    /// Takes away a hundred of the principals of an instance that ends, with all they have; whether there were any.
+    pub(crate) async fn delete_some_principals(&self, instance: InstanceId) -> Result<bool, Error> {
+        self.database
+            .write("delete_some_principals", move |tx| {
+                Box::pin(async move {
+                    let found = tx.all(&sql::SOME_PRINCIPALS, args![instance.to_string()]).await?;
+                    for row in &found {
+                        let principal: String = row.get(0)?;
+                        for statement in [
+                            &sql::DELETE_SECRET_TOKENS,
+                            &sql::DELETE_SECRETS,
+                            &sql::DELETE_GRANTS,
+                            &sql::LEAVE_GROUPS,
+                            &sql::DELETE_PRINCIPAL,
+                        ] {
+                            tx.execute(statement, args![principal.as_str()]).await?;
+                        }
+                    }
+                    Ok::<_, Error>(!found.is_empty())
+                })
+            })
+            .await
+    }
+
+    /// The rest of an instance whose content and principals are gone: its keys are destroyed, its stores forgotten, and
+    /// its name is free. The row stays, and the audit. Done again, it changes nothing.
+    pub(crate) async fn finish_deletion(&self, instance: InstanceId, entry: AuditRow) -> Result<(), Error> {
+        self.database
+            .write("finish_deletion", move |tx| {
+                let entry = entry.clone();
+                Box::pin(async move {
+                    let before = lock(tx, instance, None).await?;
+                    if before.state != InstanceState::Deleting {
+                        return Ok(());
+                    }
+                    let key = instance.to_string();
+                    for statement in [
+                        &sql::SHRED_KEYS,
+                        &sql::LEAVE_STORE,
+                        &sql::DELETE_STORES,
+                        &sql::DELETE_GRANTS_IN,
+                        &sql::DELETE_ROLES,
+                    ] {
+                        tx.execute(statement, args![key.as_str()]).await?;
+                    }
+                    let now = tx.now();
+                    // No name has the form of an id.
+                    let deleted = InstanceState::Deleted.as_str();
+                    tx.execute(&sql::SET_STATE, args![key.as_str(), deleted, key.as_str(), now]).await?;
+                    add_audit(tx, entry, now).await?;
+                    tx.execute(&sql::BUMP_SETTINGS, args![]).await?;
+                    Ok::<_, Error>(())
+                })
+            })
+            .await
+    }
+
+    /// How many principals an instance has.
+    pub(crate) async fn count_principals(&self, instance: InstanceId) -> Result<Heads, Error> {
+        let mut heads = Heads::default();
+        for row in self.database.read_all(&sql::COUNT_PRINCIPALS, args![instance.to_string()]).await? {
+            let count = row.get::<i64>(1)?.unsigned_abs();
+            match row.get::<String>(0)?.parse() {
+                Ok(PrincipalKind::User) => heads.users = count,
+                Ok(PrincipalKind::Robot) => heads.robots = count,
+                Ok(PrincipalKind::Group) => heads.groups = count,
+                Err(_) => return Err(Error::Inconsistent("an unknown kind of principal")),
+            }
+        }
+        Ok(heads)
+    }
+}
