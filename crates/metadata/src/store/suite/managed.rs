@@ -345,9 +345,10 @@ impl World {
         answer(self.service.get_usage(Request::new(request)).await).unwrap()
     }
 
-    /// One step of what is due of an instance's end.
+    /// One step of an instance's end; what waits for others comes after them, as it would by the clock.
     async fn one_step(&self) -> Option<Verdict> {
-        self.stage(&[both("UPDATE removals SET due_at = 0")], args![]).await;
+        let due = "UPDATE removals SET due_at = CASE kind WHEN 'repository' THEN 0 WHEN 'namespace' THEN 1 ELSE 2 END";
+        self.stage(&[both(due)], args![]).await;
         self.metadata.remove_next().await.unwrap()
     }
 }
