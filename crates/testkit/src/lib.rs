@@ -8,6 +8,7 @@
 
 mod admin;
 mod client;
+mod clock;
 mod content;
 mod deployment;
 mod janitor;
@@ -20,6 +21,7 @@ pub mod raw;
 mod settings;
 
 pub use client::{Call, Client, Reply, Repository};
+pub use clock::Skewed;
 pub use content::{Blob, Content, Image, Manifest, descriptor};
 pub use deployment::{Builder, Deployment, Engine, Layout, Setting, Storage};
 pub use object_storage::ObjectStorage;

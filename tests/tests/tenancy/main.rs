@@ -5,6 +5,7 @@ mod creations;
 mod editions;
 mod ending;
 mod identity;
+mod matrix;
 mod walls;
 
 use std::time::Duration;
