@@ -17,6 +17,7 @@ mod manifest;
 mod metrics;
 mod names;
 mod query;
+mod rate;
 mod recall;
 mod request;
 mod resolve;

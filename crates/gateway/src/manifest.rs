@@ -20,6 +20,7 @@ use crate::{
     failure::{Failure, Result},
     names::Name,
     query::Query,
+    rate,
     request::Request,
     resolve::{Wanted, deleted, resolve},
 };
@@ -39,6 +40,7 @@ pub(crate) async fn get(
     head: bool,
 ) -> Result<Response<Body>> {
     let grant = authorise(request, name, Action::Pull)?;
+    rate::admit(request, head)?;
     let (resolved, content) = find(request, name, reference, &grant).await?;
     let digest: Digest = content.digest.parse().map_err(corrupt)?;
     if head && grant.also(Action::Push) {

@@ -12,6 +12,8 @@ use berth_service::{Channel, Clock, SharedClock, Tasks, Timestamp, ToldClock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::rate::Meter;
+
 /// Without a word from instance-manager for this long the gateway is not ready, and then refuses.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -23,6 +25,8 @@ pub(crate) struct Snapshot {
     pub(crate) default_instance: Option<Arc<Instance>>,
     /// Under what comes before the deployment's domain: `<name>-registry.<region>`.
     by_host: HashMap<String, Arc<Instance>>,
+    /// The instances whose reads are counted.
+    meters: HashMap<InstanceId, Arc<Meter>>,
 }
 
 impl Snapshot {
@@ -55,6 +59,8 @@ pub(crate) struct Instance {
     pub(crate) store_stages: bool,
     pub(crate) default: bool,
     pub(crate) state: InstanceState,
+    /// Reads of manifests; none: they are not counted.
+    pub(crate) meter: Option<Arc<Meter>>,
 }
 
 /// The newest settings, and when instance-manager was last heard.
@@ -103,17 +109,22 @@ impl Settings {
         if settings.now > 0 {
             self.clock.tell(Timestamp(settings.now));
         }
-        let known = self.current.load().as_ref().as_ref().map(|current| current.revision);
-        if known == Some(settings.revision) || settings.jwks.is_empty() {
+        let before = self.current.load();
+        let before = before.as_ref().as_ref();
+        if before.map(|before| before.revision) == Some(settings.revision) || settings.jwks.is_empty() {
             return;
         }
         if let Err(error) = self.verifier.trust(&settings.jwks, &settings.issuer) {
             tracing::error!(%error, revision = settings.revision, "settings with unusable token keys are ignored");
             return;
         }
+        let mut meters = HashMap::new();
         let (mut default_instance, mut by_host) = (None, HashMap::with_capacity(settings.instances.len()));
         for told in &settings.instances {
-            let Some(instance) = instance(told) else { continue };
+            let Some(instance) = instance(told, before) else { continue };
+            if let Some(meter) = &instance.meter {
+                meters.insert(instance.id, Arc::clone(meter));
+            }
             if told.default {
                 default_instance = Some(Arc::clone(&instance));
             }
@@ -128,13 +139,25 @@ impl Settings {
             jwks: settings.jwks,
             default_instance,
             by_host,
+            meters,
         })));
     }
 }
 
-fn instance(told: &wire::Instance) -> Option<Arc<Instance>> {
+/// What has been read counts on, unless the rate is another.
+fn meter(rate: u64, before: Option<&Arc<Meter>>) -> Option<Arc<Meter>> {
+    match before {
+        _ if rate == 0 => None,
+        Some(before) if before.rate() == rate => Some(Arc::clone(before)),
+        _ => Some(Arc::new(Meter::of(rate))),
+    }
+}
+
+fn instance(told: &wire::Instance, before: Option<&Snapshot>) -> Option<Arc<Instance>> {
+    let id = told.id.parse().ok()?;
     Some(Arc::new(Instance {
-        id: told.id.parse().ok()?,
+        id,
+        meter: meter(told.pull_rate, before.and_then(|before| before.meters.get(&id))),
         name: told.name.clone(),
         // Another word is of another version: streaming is always right.
         blob_delivery: told.blob_delivery.parse().unwrap_or_default(),

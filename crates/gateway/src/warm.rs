@@ -16,6 +16,7 @@ use crate::{
     failure::Result,
     list, manifest,
     names::Name,
+    rate,
     request::Request,
 };
 
@@ -49,12 +50,11 @@ pub(crate) fn answer(request: &Request, route: &Route) -> Option<Result<Response
         Ok(grant) => grant,
         Err(refused) => return Some(Err(refused)),
     };
-    let answered = match asked {
+    match asked {
         Asked::Content(reference) => content(request, reads, &name, &grant, reference, head),
-        Asked::Tags => tags(request, reads, &name, &grant),
-        Asked::Referrers(subject) => referrers(request, reads, &name, &grant, subject),
-    };
-    answered.map(Ok)
+        Asked::Tags => tags(request, reads, &name, &grant).map(Ok),
+        Asked::Referrers(subject) => referrers(request, reads, &name, &grant, subject).map(Ok),
+    }
 }
 
 /// Whether the token was issued for this repository. The long way says why not.
@@ -70,7 +70,7 @@ fn content(
     grant: &Grant,
     reference: WarmReference<'_>,
     head: bool,
-) -> Option<Response<Body>> {
+) -> Option<Result<Response<Body>>> {
     // What a pusher has seen is held, which is a write.
     if head && grant.also(Action::Push) {
         return None;
@@ -82,9 +82,19 @@ fn content(
     let is_blob = matches!(reference, WarmReference::Blob(_));
     let kept = request.parts.contents.get(&known.digest);
     let names = kept.as_ref().map_or_else(|| Names::of(&known.digest), |kept| kept.names.clone());
-    if manifest::is_match(request, &names.etag) {
+    let unchanged = manifest::is_match(request, &names.etag);
+    if !is_blob {
+        // What goes the long way is counted there.
+        if kept.is_none() && !head && !unchanged {
+            return None;
+        }
+        if let Err(refused) = rate::admit(request, head) {
+            return Some(Err(refused));
+        }
+    }
+    if unchanged {
         let cache_control = if is_blob { blob::CACHE_CONTROL } else { manifest::CACHE_CONTROL };
-        return Some(manifest::not_modified(names, cache_control));
+        return Some(Ok(manifest::not_modified(names, cache_control)));
     }
     if is_blob && !head {
         if request.head.headers.contains_key(header::RANGE) {
@@ -93,15 +103,15 @@ fn content(
         let object = blob::reference(known.content.object.as_ref()?).ok()?;
         // A store whose keys are at hand does not let anybody wait.
         if let Some(url) = blob::elsewhere(request, &object).now_or_never()? {
-            return Some(blob::redirect(&url, known.digest));
+            return Some(Ok(blob::redirect(&url, known.digest)));
         }
     }
     let body = if head { Body::empty() } else { Body::from(kept?.bytes.clone()) };
-    Some(if is_blob {
+    Some(Ok(if is_blob {
         blob::respond(body, names, known.content.size, None)
     } else {
         manifest::respond(body, names, &known.content)
-    })
+    }))
 }
 
 fn tags(request: &Request, reads: &dyn WarmReads, name: &Name, grant: &Grant) -> Option<Response<Body>> {

@@ -252,9 +252,15 @@ async fn assemble(
     );
     let root = deps.root_key;
     let key_root = Arc::clone(&root);
-    let settings =
-        settings::SettingsBoard::open(store.clone(), Arc::clone(&root), deps.clock.clone(), deps.ids.clone())
-            .await?;
+    let editions = Arc::new(config.editions()?);
+    let settings = settings::SettingsBoard::open(
+        store.clone(),
+        Arc::clone(&root),
+        Arc::clone(&editions),
+        deps.clock.clone(),
+        deps.ids.clone(),
+    )
+    .await?;
     worker::follow_settings(settings.clone(), &deps.tasks);
 
     let metrics = metrics::Metrics::register(deps.registry);
@@ -302,7 +308,7 @@ async fn assemble(
         store: store.clone(),
         settings: settings.clone(),
         limiter,
-        editions: Arc::new(config.editions()?),
+        editions,
         regions: Arc::new(config.regions()?),
         ids: deps.ids,
     };

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use berth_access::{KeySet, RootKey, Signer, SigningKey};
-use berth_model::{InstanceId, InstanceState};
+use berth_model::{Editions, InstanceId, InstanceState};
 use berth_proto::instance_manager as wire;
 use berth_service::{Ids, SharedClock, ToldClock};
 use tokio::{sync::watch, time::Instant};
@@ -70,13 +70,20 @@ struct Latest {
 pub(crate) struct SettingsBoard {
     store: Store,
     root: Arc<RootKey>,
+    editions: Arc<Editions>,
     /// The database's clock, where it has one.
     clock: Arc<ToldClock>,
     ids: Ids,
     latest: Arc<watch::Sender<Latest>>,
 }
 
-async fn load(store: &Store, root: &RootKey, clock: SharedClock, ids: Ids) -> Result<Snapshot, Error> {
+async fn load(
+    store: &Store,
+    root: &RootKey,
+    editions: &Editions,
+    clock: SharedClock,
+    ids: Ids,
+) -> Result<Snapshot, Error> {
     let stored = store.settings().await?;
     let active =
         stored.keys.iter().find(|key| key.active).ok_or(Error::Inconsistent("no active token key"))?;
@@ -91,6 +98,10 @@ async fn load(store: &Store, root: &RootKey, clock: SharedClock, ids: Ids) -> Re
         store_stages: instance.store_stages,
         state: instance.state.to_string(),
         region: instance.region.clone(),
+        pull_rate: editions
+            .get(&instance.edition)
+            .and_then(|edition| edition.pull_rate.per_second())
+            .unwrap_or_default(),
     });
     let not_befores = stored
         .not_befores
@@ -115,6 +126,7 @@ impl SettingsBoard {
     pub(crate) async fn open(
         store: Store,
         root: Arc<RootKey>,
+        editions: Arc<Editions>,
         clock: SharedClock,
         ids: Ids,
     ) -> Result<Self, Error> {
@@ -122,9 +134,9 @@ impl SettingsBoard {
         if let (_, Some(now)) = store.revision().await? {
             clock.tell(now);
         }
-        let snapshot = Arc::new(load(&store, &root, clock.clone(), ids.clone()).await?);
+        let snapshot = Arc::new(load(&store, &root, &editions, clock.clone(), ids.clone()).await?);
         let latest = Arc::new(watch::Sender::new(Latest { snapshot, confirmed: Instant::now() }));
-        Ok(Self { store, root, clock, ids, latest })
+        Ok(Self { store, root, editions, clock, ids, latest })
     }
 
     /// The deployment's time.
@@ -150,7 +162,8 @@ impl SettingsBoard {
             });
             return Ok(());
         }
-        let snapshot = Arc::new(load(&self.store, &self.root, self.clock(), self.ids.clone()).await?);
+        let snapshot =
+            Arc::new(load(&self.store, &self.root, &self.editions, self.clock(), self.ids.clone()).await?);
         self.latest.send_if_modified(|latest| {
             // Two refreshes may end in the other order.
             let newer = snapshot.wire.revision > latest.snapshot.wire.revision;

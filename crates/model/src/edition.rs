@@ -109,6 +109,16 @@ pub enum PullRate {
     Unlimited,
 }
 
+impl PullRate {
+    /// Reads a second, where they are bounded.
+    pub fn per_second(self) -> Option<u64> {
+        match self {
+            Self::PerSecond(rate) => Some(rate),
+            Self::BestEffort | Self::Unlimited => None,
+        }
+    }
+}
+
 impl fmt::Display for PullRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

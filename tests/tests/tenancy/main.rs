@@ -6,6 +6,7 @@ mod editions;
 mod ending;
 mod identity;
 mod matrix;
+mod rate;
 mod walls;
 
 use std::time::Duration;

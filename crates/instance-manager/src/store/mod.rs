@@ -68,6 +68,7 @@ pub(crate) struct StoredInstance {
     pub(crate) region: String,
     /// Whether a push may make namespaces.
     pub(crate) create_on_push: bool,
+    pub(crate) edition: String,
 }
 
 /// What gateways have to know, as of a revision.
@@ -166,6 +167,7 @@ impl Store {
                 state: instances::state(&row, 6)?,
                 region: row.get(7)?,
                 create_on_push: row.get(8)?,
+                edition: row.get(9)?,
             });
         }
         let not_befores = self.not_befores().await?;

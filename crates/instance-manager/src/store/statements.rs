@@ -61,7 +61,7 @@ berth_database::statements! {
     pub(crate) DEFAULT_INSTANCE = "SELECT id FROM instances WHERE is_default";
     /// Bounded by the number of tenants of a deployment; read when the settings' revision changes.
     pub(crate) LIST_INSTANCES = "SELECT i.id, i.name, i.is_default, i.blob_delivery, i.store_id, \
-        COALESCE(s.stages, FALSE), i.state, i.region, i.create_on_push FROM instances i \
+        COALESCE(s.stages, FALSE), i.state, i.region, i.create_on_push, i.edition FROM instances i \
         LEFT JOIN stores s ON s.id = i.store_id WHERE i.state <> 'deleted' ORDER BY i.id";
     /// Nothing where it is so already.
     pub(crate) SET_BLOB_DELIVERY = "UPDATE instances SET blob_delivery = $2 WHERE id = $1 AND blob_delivery <> $2";
