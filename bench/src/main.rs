@@ -16,6 +16,7 @@ mod server;
 mod size;
 mod start;
 mod table;
+mod tenants;
 mod wild;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -106,6 +107,17 @@ enum Command {
         #[arg(long, default_value_t = 64)]
         mib: usize,
     },
+    /// Memory and changes with many instances; runs the program that `BERTH_BIN` names.
+    Tenants {
+        #[command(flatten)]
+        programs: server::Programs,
+        /// How many.
+        #[arg(long, default_value_t = 10_000)]
+        instances: usize,
+        /// How often one of them is stopped and started.
+        #[arg(long, default_value_t = 20)]
+        changes: usize,
+    },
     /// Serve a folder from memory with hyper alone.
     #[command(hide = true)]
     ServeBare { address: SocketAddr, files: PathBuf },
@@ -140,6 +152,7 @@ async fn run(command: Command, folder: &std::path::Path) -> anyhow::Result<()> {
         Command::Start { programs, rounds, manifests } => {
             start::measure(&programs.berth, folder, rounds, manifests).await
         }
+        Command::Tenants { programs: _, instances, changes } => tenants::measure(instances, changes).await,
         Command::Memory { programs, connections, uploads, mib } => {
             memory::connections(&programs.berth, folder, connections).await?;
             memory::uploads(&programs.berth, folder, uploads, mib).await
