@@ -1,9 +1,9 @@
 //! Namespaces and repositories: finding them, making them in the transaction that needs them, listing them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use berth_database::{Row, TextList, Transaction, args};
-use berth_model::InstanceId;
+use berth_model::{AuditKind, InstanceId};
 use berth_oci::{ErrorCode, RepositoryName};
 use berth_proto::{WarmReads as _, WarmRepository};
 
@@ -11,7 +11,9 @@ use crate::{
     Metadata,
     access::Access,
     error::{Error, Result},
+    event::Journal,
     limits,
+    managed::Order,
     store::statements as sql,
 };
 
@@ -69,6 +71,7 @@ pub(crate) struct Maker {
     pub(crate) repository_id: String,
     pub(crate) namespace_id: String,
     pub(crate) review_after: std::time::Duration,
+    pub(crate) journal: Journal,
 }
 
 /// The repository at the access's path; it, and its namespace, are made if they are absent and the limits allow it.
@@ -102,6 +105,8 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
         None => {
             let id = maker.namespace_id.clone();
             tx.execute(&sql::ADD_NAMESPACE, args![id.clone(), instance.clone(), name, now]).await?;
+            let subject = format!("namespace:{id}");
+            maker.journal.made(tx, AuditKind::NamespaceCreated, access, subject, name).await?;
             Defaults { namespace: id, ..Defaults::default() }
         }
     };
@@ -111,6 +116,8 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
     let values = args![id.clone(), instance, namespace, access.path.as_str(), now, visibility, immutable];
     tx.execute(&sql::ADD_REPOSITORY, values).await?;
     tx.execute(&sql::ADD_REPOSITORY_REVIEW, args![id.clone(), now.plus(maker.review_after)]).await?;
+    let subject = format!("repository:{id}");
+    maker.journal.made(tx, AuditKind::RepositoryCreated, access, subject, access.path.as_str()).await?;
     Ok(Repository { id, provisional: true, immutable_tags: immutable })
 }
 
@@ -166,6 +173,7 @@ impl Metadata {
             repository_id: self.ids.ulid().to_string(),
             namespace_id: self.ids.ulid().to_string(),
             review_after: self.config.review_after(),
+            journal: self.journal.clone(),
         }
     }
 
@@ -249,29 +257,30 @@ impl Metadata {
     }
 
     /// Opens a repository to everybody, or closes it.
-    pub(crate) async fn set_visibility(
-        &self,
-        instance: InstanceId,
-        path: RepositoryName,
-        public: bool,
-    ) -> Result<()> {
+    pub(crate) async fn set_visibility(&self, order: Order<bool>, path: RepositoryName) -> Result<()> {
+        let input = Arc::new((self.journal.clone(), order, path));
         self.database
             .write("set_visibility", move |tx| {
-                let (instance, path) = (instance.to_string(), path.clone());
+                let input = Arc::clone(&input);
                 Box::pin(async move {
-                    let visibility = visibility(public);
+                    let (journal, order, path) = &*input;
+                    let visibility = visibility(order.change);
                     let now = tx.now();
-                    let args = args![instance, path.as_str(), visibility, now];
-                    if tx.execute(&sql::SET_VISIBILITY, args).await? == 0 {
+                    let args = args![order.instance.to_string(), path.as_str(), visibility, now];
+                    let Some(row) = tx.optional(&sql::SET_VISIBILITY, args).await? else {
                         return Err(Error::new(
                             ErrorCode::NameUnknown,
                             format!("there is no repository {path}"),
                         ));
-                    }
-                    Ok(())
+                    };
+                    let subject = format!("repository:{}", row.get::<String>(0)?);
+                    let says = order.manager.says(subject, path.as_str());
+                    journal.record(tx, AuditKind::RepositoryUpdated.as_str(), order.instance, says).await
                 })
             })
-            .await
+            .await?;
+        self.nudge.nudge();
+        Ok(())
     }
 }
 

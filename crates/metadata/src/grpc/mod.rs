@@ -271,8 +271,8 @@ impl Server for MetadataService {
     ) -> Answer<proto::SetRepositoryVisibilityResponse> {
         let request = request.into_inner();
         self.answer("set_repository_visibility", async {
-            let instance = parse("instance_id", &request.instance_id)?;
-            self.metadata.set_visibility(instance, name(&request.path)?, request.public).await?;
+            let order = crate::managed::order(request.manager, &request.instance_id, 0, request.public)?;
+            self.metadata.set_visibility(order, name(&request.path)?).await?;
             Ok(proto::SetRepositoryVisibilityResponse {})
         })
         .await

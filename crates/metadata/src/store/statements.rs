@@ -62,7 +62,7 @@ statements! {
     pub(crate) CONFIRM_REPOSITORY = "UPDATE repositories SET provisional = FALSE, updated_at = $2 \
         WHERE id = $1 AND provisional";
     pub(crate) SET_VISIBILITY = "UPDATE repositories SET visibility = $3, generation = generation + 1, updated_at = $4 \
-        WHERE instance_id = $1 AND path = $2";
+        WHERE instance_id = $1 AND path = $2 RETURNING id";
     pub(crate) LIST_REPOSITORIES = sqlite "SELECT path FROM repositories \
         WHERE instance_id = $1 AND path > $2 AND NOT provisional AND removed_at IS NULL \
         AND ($3 OR visibility = 'public' OR id IN (SELECT value FROM json_each($4)) \

@@ -161,6 +161,7 @@ async fn an_absent_repository_has_no_visibility(world: World) {
         instance_id: world.instance.to_string(),
         path: APP.to_owned(),
         public: true,
+        manager: None,
     };
     let outcome = answer(world.service.set_repository_visibility(Request::new(request)).await);
     assert_eq!(refusal(outcome), ErrorCode::NameUnknown);
