@@ -78,26 +78,27 @@ pub(crate) async fn get(
     let object = reference(&object)?;
     let repository = resolved.repository_id.parse().ok();
     if let Some(url) = elsewhere(request, &object).await {
-        pulled(request, &grant, name, repository, digest);
+        pulled(request, &grant, name, repository, digest, range.is_some());
         return Ok(redirect(&url, digest));
     }
     let size = object.size;
     let body = open(request, digest, object, range).await?;
-    if range.is_none() {
-        pulled(request, &grant, name, repository, digest);
-    }
+    pulled(request, &grant, name, repository, digest, range.is_some());
     Ok(respond(body, names, size, range))
 }
 
-/// Tells the audit that a whole blob goes out, or that its reader was sent to where it is.
+/// Tells the audit that a blob goes out, or a part of it, or that its reader was sent to where it is. Parts are told apart,
+/// so that they can't pass for pulls, nor pass unseen.
 pub(crate) fn pulled(
     request: &Request,
     grant: &Grant,
     name: &Name,
     repository: Option<RepositoryId>,
     digest: Digest,
+    in_part: bool,
 ) {
     request.saw(&Seen {
+        subject: if in_part { ("GET", "part") } else { ("", "") },
         repository: name.path.as_str(),
         repository_id: repository,
         digest: Some(digest),

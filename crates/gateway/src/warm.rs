@@ -93,7 +93,7 @@ fn content(
         let object = blob::reference(known.content.object.as_ref()?).ok()?;
         // A store whose keys are at hand does not let anybody wait.
         if let Some(url) = blob::elsewhere(request, &object).now_or_never()? {
-            blob::pulled(request, grant, name, Some(known.repository.id), known.digest);
+            blob::pulled(request, grant, name, Some(known.repository.id), known.digest, false);
             return Some(blob::redirect(&url, known.digest));
         }
     }
@@ -101,7 +101,7 @@ fn content(
     if !head {
         let repository = Some(known.repository.id);
         match reference {
-            WarmReference::Blob(_) => blob::pulled(request, grant, name, repository, known.digest),
+            WarmReference::Blob(_) => blob::pulled(request, grant, name, repository, known.digest, false),
             WarmReference::Tag(tag) => {
                 manifest::pulled(request, grant, name, repository, known.digest, tag.as_str());
             }

@@ -39,7 +39,7 @@ kinds! {
     BlobMounted = "blob.mounted";
     /// A blob was taken out of a repository.
     BlobDeleted = "blob.deleted";
-    /// A whole blob was read.
+    /// A blob was read, or a part of it.
     BlobPulled = "blob.pulled";
     /// A repository was made, by hand or by a push.
     RepositoryCreated = "repository.created";
