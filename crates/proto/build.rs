@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "berth/metadata/v1/metadata.proto",
         "berth/metadata/v1/limits.proto",
         "berth/instance_manager/v1/instance_manager.proto",
+        "berth/instance_manager/v1/audit.proto",
         "berth/instance_manager/v1/instances.proto",
         "berth/instance_manager/v1/principals.proto",
         "berth/instance_manager/v1/roles.proto",

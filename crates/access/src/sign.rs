@@ -25,6 +25,8 @@ pub struct Claim<'a> {
     pub principal: &'a str,
     /// What that is called.
     pub name: &'a str,
+    /// The kind of credential that was shown.
+    pub credential: &'a str,
     /// At most one entry a path.
     pub access: Vec<AccessEntry>,
     /// Whether repositories may be listed.
@@ -69,7 +71,7 @@ impl Signer {
 
     /// Signs a token.
     pub fn sign(&self, claim: Claim<'_>) -> Result<SignedToken, KeyError> {
-        let Claim { instance, principal, name, mut access, catalog, began, lifetime } = claim;
+        let Claim { instance, principal, name, credential, mut access, catalog, began, lifetime } = claim;
         access.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let now = self.clock.now().seconds();
         let claims = Claims {
@@ -77,6 +79,7 @@ impl Signer {
             aud: instance,
             sub: principal.to_owned(),
             name: name.to_owned(),
+            cred: credential.to_owned(),
             iat: now,
             began: began.0,
             nbf: now,

@@ -79,6 +79,8 @@ pub struct AccessToken {
     pub principal: String,
     /// The principal's name, for people; empty when anonymous.
     pub name: String,
+    /// The kind of credential that it was issued for: password, robot_secret …; for the audit.
+    pub credential: String,
     /// The instance that the token is for.
     pub instance: InstanceId,
     /// The rights, one entry a path, ascending by path.
@@ -118,6 +120,9 @@ pub(crate) struct Claims<'a> {
     pub(crate) aud: InstanceId,
     pub(crate) sub: String,
     pub(crate) name: String,
+    /// Absent in tokens of the version before, which end within minutes.
+    #[serde(default)]
+    pub(crate) cred: String,
     pub(crate) iat: i64,
     /// Microseconds.
     pub(crate) began: i64,

@@ -184,6 +184,7 @@ impl Verifier {
         Ok(AccessToken {
             principal: claims.sub,
             name: claims.name,
+            credential: claims.cred,
             instance: claims.aud,
             access: claims.access,
             catalog: claims.catalog,

@@ -47,7 +47,16 @@ impl Bench {
     fn claim<'a>(&self, name: &'a str, access: Vec<AccessEntry>, catalog: bool) -> Claim<'a> {
         let (instance, principal) = (self.instance, "user:a");
         let began = self.clock.now();
-        Claim { instance, principal, name, access, catalog, began, lifetime: LIFETIME }
+        Claim {
+            instance,
+            principal,
+            name,
+            credential: "password",
+            access,
+            catalog,
+            began,
+            lifetime: LIFETIME,
+        }
     }
 
     fn claims(&self) -> Value {

@@ -93,7 +93,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 path: "team/app".to_owned(),
                 bound_to: Some(access::BoundTo::BoundInstanceId(INSTANCE.to_owned())),
                 principal: "bench".to_owned(),
-                keeps_tags: false,
+                ..Access::default()
             }),
             digest: Digest::of(Algorithm::Sha256, payload).to_string(),
             media_type: "application/vnd.oci.image.index.v1+json".to_owned(),

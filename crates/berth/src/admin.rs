@@ -6,10 +6,10 @@ use berth_model::{BlobDelivery, Visibility};
 use berth_oci::RepositoryName;
 use berth_proto::{
     instance_manager::{
-        Instance, ListAuditRequest, RotateInstanceKeyRequest, RotateTokenKeyRequest, SetBlobDeliveryRequest,
-        ShredInstanceKeysRequest, WatchRequest, instance_keys_client::InstanceKeysClient,
-        instance_manager_client::InstanceManagerClient, instances_client::InstancesClient,
-        principals_client::PrincipalsClient, roles_client::RolesClient,
+        Instance, RotateInstanceKeyRequest, RotateTokenKeyRequest, SetBlobDeliveryRequest,
+        ShredInstanceKeysRequest, WatchRequest, audit_client::AuditClient,
+        instance_keys_client::InstanceKeysClient, instance_manager_client::InstanceManagerClient,
+        instances_client::InstancesClient, principals_client::PrincipalsClient, roles_client::RolesClient,
     },
     metadata::{
         CollectNowRequest, CollectionStatusRequest, ScrubNowRequest, ScrubStatusRequest,
@@ -21,6 +21,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     arguments::ConfigArguments,
+    audit::{self, AuditArguments},
     config::{self, Config},
     content::{self, ContentCommand},
     failure::Failure,
@@ -69,15 +70,8 @@ enum AdminCommand {
     RotateStorageCredentials(RotateStorageCredentials),
     /// Print the storage that an instance has and had, without secrets
     ShowStorage(ShowStorage),
-    /// Print the audit trail, oldest first
-    Audit {
-        /// Entries after this event id
-        #[arg(long, default_value = "")]
-        after: String,
-        /// The most entries
-        #[arg(long, default_value_t = 100)]
-        limit: u32,
-    },
+    /// Print the audit as JSON lines, in the order of recording
+    Audit(AuditArguments),
     /// Look at the collection of what nothing needs any more, or hasten it
     Collection {
         #[command(subcommand)]
@@ -128,6 +122,7 @@ struct Registry {
     metadata: MetadataClient<Channel>,
     repositories: RepositoriesClient<Channel>,
     instance_manager: InstanceManagerClient<Channel>,
+    audit: AuditClient<Channel>,
     keys: InstanceKeysClient<Channel>,
     tenancy: InstancesClient<Channel>,
     people: PrincipalsClient<Channel>,
@@ -146,6 +141,7 @@ impl Registry {
         let address = |peer: &str| if peer.is_empty() { local.clone() } else { peer.to_owned() };
         let metadata = Channel::remote("metadata", &address(&config.peers.metadata))?;
         let instance_manager = Channel::remote("instance-manager", &address(&config.peers.instance_manager))?;
+        let audit = AuditClient::new(instance_manager.clone());
         let keys = InstanceKeysClient::new(instance_manager.clone());
         let tenancy = InstancesClient::new(instance_manager.clone());
         let people = PrincipalsClient::new(instance_manager.clone());
@@ -166,6 +162,7 @@ impl Registry {
             metadata,
             repositories,
             instance_manager,
+            audit,
             keys,
             tenancy,
             people,
@@ -239,28 +236,7 @@ async fn command(mut registry: Registry, instance: Option<String>, command: Admi
             let instance = registry.instance_named(&wanted.instance)?;
             storage::show(&mut registry.instance_manager, instance).await?;
         }
-        AdminCommand::Audit { after, limit } => {
-            let request = ListAuditRequest { instance_id, limit, after };
-            let listed =
-                registry.instance_manager.list_audit(request).await.map_err(|status| said(&status))?;
-            for entry in listed.into_inner().entries {
-                let line = serde_json::json!({
-                    "event_id": entry.event_id,
-                    "type": entry.r#type,
-                    "principal": entry.principal,
-                    "credential": entry.credential,
-                    "address": entry.address,
-                    "request_id": entry.request_id,
-                    "result": entry.result,
-                    "subject": entry.subject,
-                    "repository": entry.repository,
-                    "digest": entry.digest,
-                    "tag": entry.tag,
-                    "occurred_at": entry.occurred_at,
-                });
-                terminal::line(&line.to_string());
-            }
-        }
+        AdminCommand::Audit(wanted) => audit::print(registry.audit, instance_id, wanted).await?,
         AdminCommand::Collection { command: CollectionCommand::Now } => {
             let moved =
                 registry.metadata.collect_now(CollectNowRequest {}).await.map_err(|status| said(&status))?;

@@ -4,6 +4,7 @@ mod admin;
 #[cfg(debug_assertions)]
 mod allocations;
 mod arguments;
+mod audit;
 mod cli;
 mod config;
 mod content;

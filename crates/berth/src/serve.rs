@@ -123,6 +123,8 @@ struct Builder<'a> {
     limits: Channel,
     instance_manager: Channel,
     audit: Channel,
+    /// Where gateways tell the audit what they gather.
+    trail: Channel,
     keys: Channel,
     /// The stores of instances, at instance-manager.
     stores: Channel,
@@ -243,6 +245,7 @@ impl<'a> Builder<'a> {
         let instance_manager = channel(Role::InstanceManager, "instance-manager", &peers.instance_manager)?;
         let limits = channel(Role::Metadata, "limits", &peers.metadata)?;
         let audit = channel(Role::InstanceManager, "audit", &peers.instance_manager)?;
+        let trail = channel(Role::InstanceManager, "audit-trail", &peers.instance_manager)?;
         let keys = channel(Role::InstanceManager, "instance-keys", &peers.instance_manager)?;
         let stores = channel(Role::InstanceManager, "stores", &peers.instance_manager)?;
         let blob_store = channel(Role::BlobStore, "blob-store", &peers.blob_store)?;
@@ -263,6 +266,7 @@ impl<'a> Builder<'a> {
             limits,
             instance_manager,
             audit,
+            trail,
             keys,
             stores,
             blob_store,
@@ -330,6 +334,7 @@ impl<'a> Builder<'a> {
         });
         self.instance_manager.fill(service.server.clone());
         self.audit.fill(service.subscriber.clone());
+        self.trail.fill(service.audit.clone());
         self.keys.fill(service.keys.clone());
         self.stores.fill(service.stores.clone());
         self.grpc.add_service(Guard::new("stores", service.stores));
@@ -338,6 +343,7 @@ impl<'a> Builder<'a> {
         self.grpc.add_service(Guard::new("principals", service.principals));
         self.grpc.add_service(Guard::new("roles", service.roles));
         self.grpc.add_service(Guard::new("audit", service.subscriber));
+        self.grpc.add_service(Guard::new("audit-trail", service.audit));
         self.grpc.add_service(Guard::new("instance-keys", service.keys));
         Ok(())
     }
@@ -384,6 +390,7 @@ impl<'a> Builder<'a> {
             metadata: self.metadata.clone(),
             warm: self.warm.clone(),
             instance_manager: self.instance_manager.clone(),
+            audit: self.trail.clone(),
             blobs,
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),

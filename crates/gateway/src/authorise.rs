@@ -9,6 +9,7 @@ use berth_proto::metadata::{Access, ResolveResponse, access};
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
+    audit::Origin,
     failure::{Failure, Result},
     names::Name,
     request::Request,
@@ -25,9 +26,15 @@ pub(crate) struct Grant {
     deletes: bool,
     name: Name,
     action: Action,
+    origin: Origin,
 }
 
 impl Grant {
+    /// The token it rests on.
+    pub(crate) fn token(&self) -> &AccessToken {
+        &self.token
+    }
+
     /// What a write hands to metadata, which compares it inside its transaction.
     pub(crate) fn access(&self) -> Access {
         let bound_to = match self.bound {
@@ -41,6 +48,9 @@ impl Grant {
             bound_to: Some(bound_to),
             principal: self.token.principal.clone(),
             keeps_tags: !self.overwrites,
+            credential: self.token.credential.clone(),
+            address: self.origin.address_text(),
+            request_id: self.origin.id.to_string(),
         }
     }
 
@@ -108,12 +118,17 @@ impl Grant {
             problem,
             &challenge(request, Some(&scope(&self.name, self.action)), Some("invalid_token")),
         )
+        .of(&self.token)
     }
 
     /// A refusal by metadata: when it says that the token is stale, the client gets a challenge.
     pub(crate) fn refused(&self, request: &Request, status: tonic::Status) -> Box<Failure> {
         let failure: Box<Failure> = status.into();
-        if failure.problem.code == ErrorCode::Unauthorized { self.stale(request) } else { failure }
+        if failure.problem.code == ErrorCode::Unauthorized {
+            self.stale(request)
+        } else {
+            failure.of(&self.token)
+        }
     }
 }
 
@@ -167,7 +182,8 @@ pub(crate) fn catalog(request: &Request) -> Result<Arc<AccessToken>> {
         return Ok(token);
     }
     let problem = Problem::new(ErrorCode::Denied, "listing repositories needs the scope registry:catalog:*");
-    Err(Failure::challenge(problem, &challenge(request, Some(&Scope::Catalog), Some("insufficient_scope"))))
+    let text = challenge(request, Some(&Scope::Catalog), Some("insufficient_scope"));
+    Err(Failure::challenge(problem, &text).of(&token))
 }
 
 /// A token that opens `name` for `action`.
@@ -179,12 +195,13 @@ pub(crate) fn authorise(request: &Request, name: &Name, action: Action) -> Resul
             let may = |action| entry.actions.contains(&action);
             let (pushes, overwrites, deletes) =
                 (may(Action::Push), may(Action::Overwrite), may(Action::Delete));
-            Ok(Grant { token, bound, basis, pushes, overwrites, deletes, name: name.clone(), action })
+            let (name, origin) = (name.clone(), request.origin);
+            Ok(Grant { token, bound, basis, pushes, overwrites, deletes, name, action, origin })
         }
         _ => {
             let message = format!("{action} on {} is not allowed with this token", name.asked);
             let text = challenge(request, Some(&scope(name, action)), Some("insufficient_scope"));
-            Err(Failure::challenge(Problem::new(ErrorCode::Denied, message), &text))
+            Err(Failure::challenge(Problem::new(ErrorCode::Denied, message), &text).of(&token))
         }
     }
 }

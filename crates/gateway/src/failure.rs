@@ -1,5 +1,9 @@
 //! Why a request is refused. Becomes a response in one place only: `serve.rs`.
 
+use std::sync::Arc;
+
+use berth_access::AccessToken;
+use berth_model::InstanceId;
 use berth_oci::{ErrorCode, Problem};
 use http::{HeaderName, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 use tonic::Status;
@@ -12,6 +16,9 @@ pub(crate) struct Failure {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// The rest of the request's body is of no use: close the connection instead of reading it.
     pub(crate) close: bool,
+    /// Whose token it was that did not do, and in which instance, for the audit.
+    pub(crate) token: Option<Arc<AccessToken>>,
+    pub(crate) instance: Option<InstanceId>,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Box<Failure>>;
@@ -42,6 +49,16 @@ impl Failure {
         self
     }
 
+    pub(crate) fn of(mut self: Box<Self>, token: &Arc<AccessToken>) -> Box<Self> {
+        self.token = Some(Arc::clone(token));
+        self
+    }
+
+    pub(crate) fn within(mut self: Box<Self>, instance: InstanceId) -> Box<Self> {
+        self.instance = Some(instance);
+        self
+    }
+
     pub(crate) fn closing(mut self: Box<Self>) -> Box<Self> {
         self.close = true;
         self
@@ -60,7 +77,7 @@ impl From<Problem> for Box<Failure> {
         if problem.code == ErrorCode::Held {
             headers.push((http::header::ALLOW, HeaderValue::from_static("GET, HEAD")));
         }
-        Self::new(Failure { problem, status, headers, close: false })
+        Self::new(Failure { problem, status, headers, close: false, token: None, instance: None })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod ambiguous;
 mod answer;
+mod audit;
 mod authorise;
 mod blob;
 mod body;
@@ -32,7 +33,8 @@ use std::{sync::Arc, time::Duration};
 
 use berth_blobs::Blobs;
 use berth_proto::{
-    MAX_MESSAGE_BYTES, WarmReads, instance_manager::instance_manager_client::InstanceManagerClient,
+    MAX_MESSAGE_BYTES, WarmReads,
+    instance_manager::{audit_client::AuditClient, instance_manager_client::InstanceManagerClient},
     metadata::metadata_client::MetadataClient,
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
@@ -58,6 +60,10 @@ pub struct Config {
     /// The domain of the deployment: an instance answers at <instance>-registry.<region>.<domain>, the default instance at
     /// the domain itself, and other hosts are refused. Empty: every host means the default instance.
     pub base_domain: String,
+    /// How many entries for the audit wait at most while instance-manager is away: pulls, logins and refused calls, of which
+    /// equal ones of a minute are one. What does not fit is counted, and the audit is told how much that was. An entry takes
+    /// less than 1 KiB of memory.
+    pub audit_entries: usize,
 }
 
 impl Default for Config {
@@ -69,6 +75,7 @@ impl Default for Config {
             blob_bytes: 1 << 40,
             external_url: String::new(),
             base_domain: String::new(),
+            audit_entries: 20_000,
         }
     }
 }
@@ -80,8 +87,10 @@ pub struct Deps<'a> {
     pub metadata: Channel,
     /// Reads that metadata answers from memory, when it is in this process.
     pub warm: Option<Arc<dyn WarmReads>>,
-    /// To instance-manager.
+    /// To instance-manager, and to its audit.
     pub instance_manager: Channel,
+    /// The audit.
+    pub audit: Channel,
     /// The bytes of blobs.
     pub blobs: Arc<dyn Blobs>,
     /// Time.
@@ -105,12 +114,18 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let settings = settings::follow(instance_manager.clone(), deps.clock, &deps.background);
+    let audit = audit::Audit::new(config.audit_entries, deps.registry);
+    let trail = AuditClient::new(deps.audit).max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let told = Arc::clone(&settings);
+    let now = move || told.now();
+    audit::send(Arc::clone(&audit), trail, now, deps.ids.clone(), deps.registry, &deps.background);
     let whole = verified::Whole::new(Arc::clone(&deps.blobs), metadata.clone(), deps.tasks.clone());
     Gateway::new(request::Parts {
         metadata,
         instance_manager,
         blobs: deps.blobs,
         settings,
+        audit,
         warm: deps.warm,
         contents: cache::Contents::new(config.manifest_cache_bytes),
         recall: recall::Recall::default(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::body::Body;
-use berth_model::Action;
+use berth_model::{Action, AuditKind, RepositoryId};
 use berth_oci::{Algorithm, Digest, ErrorCode, MAX_MANIFEST_BYTES, MediaType, Problem, Reference, Tag};
 use berth_proto::metadata::{
     Content, DeleteManifestRequest, DeleteTagRequest, HoldContentRequest, PutManifestRequest,
@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
     answer,
+    audit::Seen,
     authorise::{Grant, authorise},
     body::Reader,
     cache::Names,
@@ -50,8 +51,38 @@ pub(crate) async fn get(
     if is_match(request, &names.etag) {
         return Ok(not_modified(names, CACHE_CONTROL));
     }
-    let body = if head { Body::empty() } else { Body::from(payload(request, &resolved, digest).await?) };
+    if head {
+        return Ok(respond(Body::empty(), names, &content));
+    }
+    let body = Body::from(payload(request, &resolved, digest).await?);
+    pulled(request, &grant, name, resolved.repository_id.parse().ok(), digest, tag_of(reference));
     Ok(respond(body, names, &content))
+}
+
+/// The tag that was asked for; empty: a digest was.
+fn tag_of(reference: &Reference) -> &str {
+    match reference {
+        Reference::Tag(tag) => tag.as_str(),
+        Reference::Digest(_) => "",
+    }
+}
+
+/// Tells the audit that a manifest goes out.
+pub(crate) fn pulled(
+    request: &Request,
+    grant: &Grant,
+    name: &Name,
+    repository: Option<RepositoryId>,
+    digest: Digest,
+    tag: &str,
+) {
+    request.saw(&Seen {
+        repository: name.path.as_str(),
+        repository_id: repository,
+        digest: Some(digest),
+        tag,
+        ..Seen::by(grant.token(), AuditKind::ArtifactPulled)
+    });
 }
 
 /// 200.

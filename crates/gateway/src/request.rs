@@ -12,6 +12,7 @@ use berth_service::{Channel, Connection, Ids, Tasks};
 use http::{HeaderValue, header, request::Parts as Head};
 
 use crate::{
+    audit::{Audit, Origin, Seen},
     body::Pace,
     cache::Contents,
     failure::{Failure, Result},
@@ -28,6 +29,7 @@ pub(crate) struct Parts {
     pub(crate) instance_manager: InstanceManagerClient<Channel>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) audit: Arc<Audit>,
     /// Reads that metadata answers from memory, when it is in this process.
     pub(crate) warm: Option<Arc<dyn WarmReads>>,
     pub(crate) contents: Contents,
@@ -50,9 +52,15 @@ pub(crate) struct Request {
     pub(crate) parts: Arc<Parts>,
     pub(crate) head: Head,
     pub(crate) instance: Arc<Instance>,
+    pub(crate) origin: Origin,
 }
 
 impl Request {
+    /// Counts something for the audit.
+    pub(crate) fn saw(&self, seen: &Seen<'_>) {
+        self.parts.audit.saw(seen, self.origin, self.parts.settings.now());
+    }
+
     /// Scheme and authority under which the client reaches this registry.
     pub(crate) fn base_url(&self) -> String {
         let external = &self.parts.external_url;
@@ -87,6 +95,12 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request").field("instance", &self.instance).field("uri", &self.head.uri).finish()
     }
+}
+
+/// Where a request came from: the address of the peer.
+pub(crate) fn peer(head: &Head) -> Option<std::net::IpAddr> {
+    let peer = head.extensions.get::<Connection>().and_then(|connection| connection.peer);
+    peer.map(|peer| peer.ip().to_canonical())
 }
 
 /// 405, with the methods that the resource has.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use axum::body::Body;
-use berth_model::InstanceState;
+use berth_model::{AuditKind, InstanceState};
 use berth_oci::{ErrorCode, Method, Problem, Route, RouteError};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts as Head};
@@ -20,11 +20,13 @@ use hyper::body::Incoming;
 use tracing::Instrument;
 
 use crate::{
-    ambiguous, answer, authorise,
+    ambiguous, answer,
+    audit::{self, Origin, Seen},
+    authorise,
     body::Reader,
     failure::{Failure, Result},
     metrics::{RequestLabels, Running},
-    request::{Parts, Request, authority, not_allowed},
+    request::{Parts, Request, authority, not_allowed, peer},
     settings::{Instance, Snapshot},
 };
 
@@ -49,8 +51,9 @@ impl Gateway {
     fn begin(&self, request: http::Request<Incoming>) -> Answering {
         let (head, body) = request.into_parts();
         let route = Route::parse(head.uri.path());
-        let begun = Begun::new(&self.0, &head, &route);
-        let asked = self.ask(head, route);
+        let mut begun = Begun::new(&self.0, &head, &route);
+        let asked = self.ask(head, route, begun.origin);
+        begun.instance = asked.as_ref().ok().map(|(request, _)| Arc::clone(&request.instance));
         let warm = match &asked {
             Ok((request, Ok(route))) if hyper::body::Body::is_end_stream(&body) => {
                 // Like the long way, it must not take its connection along.
@@ -92,9 +95,9 @@ impl Gateway {
     }
 
     /// Finds out what is asked, and who is: without a domain of the deployment, every host means the default instance.
-    fn ask(&self, head: Head, route: Parsed) -> Asked {
+    fn ask(&self, head: Head, route: Parsed, origin: Origin) -> Asked {
         match self.instance(&head) {
-            Ok(instance) => Ok((Request { parts: Arc::clone(&self.0), head, instance }, route)),
+            Ok(instance) => Ok((Request { parts: Arc::clone(&self.0), head, instance, origin }, route)),
             Err(refused) => Err((head.headers, refused)),
         }
     }
@@ -123,7 +126,7 @@ impl Gateway {
                 "the instance {} is {}; its administrator can start it",
                 instance.name, instance.state
             );
-            return Err(Failure::new(ErrorCode::Denied, message));
+            return Err(Failure::new(ErrorCode::Denied, message).within(instance.id));
         }
         Ok(instance)
     }
@@ -139,6 +142,11 @@ type Asked = std::result::Result<(Request, Parsed), (http::HeaderMap, Box<Failur
 struct Begun {
     started: Instant,
     id: String,
+    origin: Origin,
+    /// It came with something that says who asks.
+    has_credentials: bool,
+    /// Whose it is, once that is known.
+    instance: Option<Arc<Instance>>,
     method: &'static str,
     is_head: bool,
     route: &'static str,
@@ -149,9 +157,13 @@ struct Begun {
 
 impl Begun {
     fn new(parts: &Parts, head: &Head, route: &Parsed) -> Self {
+        let origin = Origin { id: parts.ids.ulid(), address: peer(head) };
         Self {
             started: Instant::now(),
-            id: parts.ids.ulid().to_string(),
+            id: origin.id.to_string(),
+            origin,
+            has_credentials: head.headers.contains_key(header::AUTHORIZATION),
+            instance: None,
             method: method_name(&head.method),
             is_head: head.method == http::Method::HEAD,
             route: route_name(route, head.uri.path()),
@@ -170,6 +182,7 @@ impl Begun {
             }
             Err(failure) => {
                 log_refusal(&self.id, method, path, &failure);
+                self.tell_audit(parts, &failure);
                 refusal(*failure)
             }
         };
@@ -184,6 +197,36 @@ impl Begun {
         let labels = RequestLabels { route: self.route, method, status: response.status().as_u16() };
         parts.metrics.answered(&labels, self.started.elapsed());
         response
+    }
+}
+
+impl Begun {
+    /// Tells the audit of a refused call. Who asks without credentials is only told where to get some, and what the token
+    /// endpoint refuses is a login.
+    fn tell_audit(&self, parts: &Parts, failure: &Failure) {
+        let (code, instance) = (failure.problem.code, self.instance.as_ref());
+        let Some(id) = failure.instance.or(instance.map(|instance| instance.id)) else { return };
+        let is_challenge = code == ErrorCode::Unauthorized && !self.has_credentials;
+        if self.route == "token" || is_challenge || !audit::is_heard_of(code, failure.status) {
+            return;
+        }
+        let (principal, credential) = match (&failure.token, self.has_credentials) {
+            (Some(token), _) => (token.principal.as_str(), token.credential.as_str()),
+            (None, true) => ("", "bearer"),
+            (None, false) => ("anonymous", "anonymous"),
+        };
+        // What those who have shown no right write into their paths is not worth keeping.
+        let route = failure.token.as_ref().and_then(|_| Route::parse(self.uri.path()).ok());
+        let is_default = instance.is_some_and(|instance| instance.default);
+        let name = route.as_ref().and_then(Route::repository);
+        let name = name.and_then(|name| crate::names::Name::resolve(name, is_default).ok());
+        let seen = Seen {
+            result: audit::result_of(code),
+            subject: (self.method, self.route),
+            repository: name.as_ref().map(|name| name.path.as_str()).unwrap_or_default(),
+            ..Seen::new(id, AuditKind::CallRefused, principal, credential)
+        };
+        parts.audit.saw(&seen, self.origin, parts.settings.now());
     }
 }
 

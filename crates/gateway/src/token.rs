@@ -2,15 +2,18 @@
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use berth_model::Scope;
+use berth_model::{AuditKind, Scope};
 use berth_oci::{ErrorCode, Problem};
-use berth_proto::instance_manager::{IssueTokenRequest, Password, issue_token_request::Credential};
-use berth_service::Connection;
+use berth_proto::{
+    LOGIN_CREDENTIAL, LOGIN_PRINCIPAL,
+    instance_manager::{IssueTokenRequest, Password, issue_token_request::Credential},
+};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::json;
 
 use crate::{
     answer,
+    audit::{self, Seen},
     body::Reader,
     failure::{Failure, Result},
     names::Name,
@@ -47,18 +50,21 @@ pub(crate) async fn issue(request: &Request, body: &mut Reader) -> Result<Respon
     let asked = scopes(request, &query)?;
     let scopes = asked.iter().map(|scope| scope.known.to_string()).collect();
     let offline = query.get("offline_token") == Some("true") || query.get("access_type") == Some("offline");
-    let peer = request.head.extensions.get::<Connection>().and_then(|connection| connection.peer);
     let wanted = IssueTokenRequest {
         instance_id: request.instance.id.to_string(),
         credential: Some(credential),
         scopes,
         offline,
-        client_address: peer.map(|peer| peer.ip().to_string()).unwrap_or_default(),
+        client_address: request.origin.address_text(),
     };
     let issued = match request.parts.instance_manager.clone().issue_token(wanted).await {
         Ok(issued) => issued.into_inner(),
         Err(status) => return Err(refused(request, status)),
     };
+    if issued.credential != "anonymous" {
+        let (who, credential) = (issued.principal.as_str(), issued.credential.as_str());
+        request.saw(&Seen::new(request.instance.id, AuditKind::LoginAccepted, who, credential));
+    }
     let issued_at = std::time::UNIX_EPOCH
         + std::time::Duration::from_secs(u64::try_from(issued.issued_at).unwrap_or_default());
     let mut document = json!({
@@ -79,7 +85,15 @@ pub(crate) async fn issue(request: &Request, body: &mut Reader) -> Result<Respon
 
 /// Wrong credentials: 401 with a Basic challenge, as clients expect of a token endpoint.
 fn refused(request: &Request, status: tonic::Status) -> Box<Failure> {
+    let told = |name| status.metadata().get(name).and_then(|value| value.to_str().ok());
+    let (who, credential) = (told(LOGIN_PRINCIPAL), told(LOGIN_CREDENTIAL));
+    let (who, credential) = (who.unwrap_or_default().to_owned(), credential.unwrap_or_default().to_owned());
     let failure: Box<Failure> = status.into();
+    let is_login = !matches!(credential.as_str(), "" | "anonymous");
+    if is_login && audit::is_heard_of(failure.problem.code, failure.status) {
+        let refused = Seen::new(request.instance.id, AuditKind::LoginRefused, &who, &credential);
+        request.saw(&Seen { result: audit::result_of(failure.problem.code), ..refused });
+    }
     if failure.problem.code == ErrorCode::Unauthorized {
         let challenge = format!("Basic realm=\"{}\"", request.instance.name);
         return Failure::challenge(failure.problem, &challenge);

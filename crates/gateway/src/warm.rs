@@ -103,10 +103,23 @@ fn content(
         let object = blob::reference(known.content.object.as_ref()?).ok()?;
         // A store whose keys are at hand does not let anybody wait.
         if let Some(url) = blob::elsewhere(request, &object).now_or_never()? {
+            blob::pulled(request, grant, name, Some(known.repository.id), known.digest, false);
             return Some(Ok(blob::redirect(&url, known.digest)));
         }
     }
     let body = if head { Body::empty() } else { Body::from(kept?.bytes.clone()) };
+    if !head {
+        let repository = Some(known.repository.id);
+        match reference {
+            WarmReference::Blob(_) => blob::pulled(request, grant, name, repository, known.digest, false),
+            WarmReference::Tag(tag) => {
+                manifest::pulled(request, grant, name, repository, known.digest, tag.as_str());
+            }
+            WarmReference::Manifest(_) => {
+                manifest::pulled(request, grant, name, repository, known.digest, "");
+            }
+        }
+    }
     Some(Ok(if is_blob {
         blob::respond(body, names, known.content.size, None)
     } else {

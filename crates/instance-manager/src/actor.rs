@@ -1,11 +1,11 @@
 //! On whose behalf something is done.
 
-use berth_model::{EventId, InstanceId, Principal};
+use berth_model::{AuditKind, EventId, InstanceId, Principal};
 use berth_oci::Problem;
 use berth_proto::{instance_manager as wire, parse};
 use berth_service::Ids;
 
-use crate::{error::invalid, store::AuditRow};
+use crate::{audit::bounded, error::invalid, store::AuditRow};
 
 /// Who the audit names for what comes through the local socket.
 const SYSTEM: &str = "system:admin";
@@ -26,7 +26,7 @@ impl Actor {
         Self {
             principal: None,
             credential: "socket".into(),
-            address: String::new(),
+            address: "local".into(),
             request_id: String::new(),
         }
     }
@@ -42,9 +42,9 @@ impl Actor {
         }
         Ok(Self {
             principal: Some((parse("actor.instance_id", &actor.instance_id)?, principal)),
-            credential: actor.credential,
-            address: actor.address,
-            request_id: actor.request_id,
+            credential: bounded(actor.credential, 64),
+            address: bounded(actor.address, 64),
+            request_id: bounded(actor.request_id, 128),
         })
     }
 
@@ -66,21 +66,19 @@ impl Actor {
         kind: &str,
         subject: impl Into<String>,
     ) -> AuditRow {
-        AuditRow {
-            event_id: EventId::new(ids.ulid()),
-            instance,
-            kind: kind.to_owned(),
-            principal: self.name(),
-            credential: self.credential.clone(),
-            address: self.address.clone(),
-            request_id: self.request_id.clone(),
-            result: "done".to_owned(),
-            subject: subject.into(),
-            repository_id: String::new(),
-            repository: String::new(),
-            digest: String::new(),
-            tag: String::new(),
-            occurred_at: 0,
-        }
+        debug_assert!(
+            kind.parse::<AuditKind>().is_ok(),
+            "the audit has to know {kind:?}: crates/model/src/audit.rs"
+        );
+        let event = EventId::new(ids.ulid());
+        let mut entry = AuditRow::new(event, instance, kind);
+        entry.principal = self.name();
+        entry.credential.clone_from(&self.credential);
+        entry.address.clone_from(&self.address);
+        // What came through the socket is a request as well.
+        entry.request_id =
+            if self.request_id.is_empty() { event.to_string() } else { self.request_id.clone() };
+        entry.subject = subject.into();
+        entry
     }
 }

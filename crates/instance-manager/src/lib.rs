@@ -12,6 +12,7 @@ mod grpc;
 mod guesses;
 mod instances;
 mod keys;
+mod login;
 mod metrics;
 mod paths;
 mod principals;
@@ -34,16 +35,16 @@ use berth_proto::{
     MAX_MESSAGE_BYTES,
     events::subscriber_server::SubscriberServer,
     instance_manager::{
-        instance_keys_server::InstanceKeysServer, instance_manager_server::InstanceManagerServer,
-        instances_server::InstancesServer, principals_server::PrincipalsServer, roles_server::RolesServer,
-        stores_server::StoresServer,
+        audit_server::AuditServer, instance_keys_server::InstanceKeysServer,
+        instance_manager_server::InstanceManagerServer, instances_server::InstancesServer,
+        principals_server::PrincipalsServer, roles_server::RolesServer, stores_server::StoresServer,
     },
     metadata::limits_client::LimitsClient,
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 pub use bootstrap::ADMIN;
 pub use error::Error;
-pub use grpc::{AuditSubscriber, InstanceManagerApi, InstancesApi, PrincipalsApi, RolesApi};
+pub use grpc::{AuditApi, AuditSubscriber, InstanceManagerApi, InstancesApi, PrincipalsApi, RolesApi};
 pub use keys::InstanceKeysApi;
 use secrecy::SecretString;
 pub use storage::StoresApi;
@@ -78,6 +79,8 @@ pub struct Config {
     /// A file with the regions that instances may live in, in TOML: a list of tables named regions. Empty: the
     /// product's catalogue.
     pub regions_file: String,
+    /// How many days the audit is kept. On PostgreSQL it goes by whole months (UTC), once all of a month is older.
+    pub audit_retention_days: u32,
 }
 
 impl Default for Config {
@@ -88,6 +91,7 @@ impl Default for Config {
             token_key_days: 30,
             editions_file: String::new(),
             regions_file: String::new(),
+            audit_retention_days: 365,
         }
     }
 }
@@ -163,6 +167,8 @@ pub struct Service {
     pub keys: InstanceKeysServer<InstanceKeysApi>,
     /// The stores of instances, for blob-store and the scrubber.
     pub stores: StoresServer<StoresApi>,
+    /// The audit: what gateways gather, pages, exports.
+    pub audit: AuditServer<AuditApi>,
     /// The audit's end of event delivery.
     pub subscriber: SubscriberServer<AuditSubscriber>,
     /// The instance that answers on every host of the embedded deployment.
@@ -175,6 +181,8 @@ pub struct Service {
     /// For what a worker does by itself.
     #[cfg(test)]
     pub(crate) domain: instances::Instances,
+    #[cfg(test)]
+    pub(crate) retention: audit::Retention,
 }
 
 impl fmt::Debug for Service {
@@ -324,6 +332,15 @@ async fn assemble(
     #[cfg(test)]
     let domain = instances.clone();
     let streams = deps.tasks.stopping().child_token();
+    let retention = audit::Retention {
+        store: store.clone(),
+        settings: settings.clone(),
+        clock: settings.clock(),
+        ids: instances.ids.clone(),
+        days: config.audit_retention_days,
+    };
+    worker::tend_audit(retention.clone(), &deps.tasks);
+    let trail = AuditApi { store: store.clone(), metrics: metrics.clone(), streams: streams.clone() };
     let subscriber = AuditSubscriber { store: store.clone(), metrics: metrics.clone() };
     let api = InstanceManagerApi {
         issuer,
@@ -351,6 +368,9 @@ async fn assemble(
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         keys,
         stores,
+        audit: AuditServer::new(trail)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
         subscriber: SubscriberServer::new(subscriber)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
@@ -359,5 +379,7 @@ async fn assemble(
         generated_password,
         #[cfg(test)]
         domain,
+        #[cfg(test)]
+        retention,
     })
 }

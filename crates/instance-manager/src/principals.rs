@@ -381,7 +381,9 @@ impl Principals {
             created_at: now,
             expires_at,
         };
-        self.store.keep_secret_token(kept).await?;
+        let subject = principal.principal().to_string();
+        let entry = actor.entry(&self.ids, instance, "temporary_token.created", subject);
+        self.store.keep_made_token(kept, entry).await?;
         Ok((principal, token, expires_at))
     }
 }

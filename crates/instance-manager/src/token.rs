@@ -17,6 +17,7 @@ use crate::{
     authority::Authority,
     credentials::{Authenticated, Credential, Credentials},
     error::{invalid, no_instance},
+    login,
     paths::{Identity, Paths},
     principals::fresh,
     settings::{Served, SettingsBoard},
@@ -48,6 +49,8 @@ pub(crate) struct IssuedToken {
     pub(crate) lifetime: Duration,
     pub(crate) refresh_token: Option<SecretString>,
     pub(crate) scope: String,
+    /// Whose it is.
+    pub(crate) principal: String,
 }
 
 /// Issues tokens.
@@ -109,15 +112,32 @@ impl Issuer {
             Some(known) => (known.principal.principal().to_string(), login(known)),
             None => ("anonymous".to_owned(), String::new()),
         };
+        let kind = login::kind(&request.credential);
         let refresh_token = match (&known, request.offline) {
             (Some(known), true) => Some(self.refresh_token(known, instance, request.credential).await?),
             _ => None,
         };
         let left = known.as_ref().and_then(|known| known.until).map(|end| end.since(began));
         let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
-        let claim = Claim { instance, principal: &principal, name: &name, access, catalog, began, lifetime };
+        let claim = Claim {
+            instance,
+            principal: &principal,
+            name: &name,
+            credential: kind,
+            access,
+            catalog,
+            began,
+            lifetime,
+        };
         let signed = snapshot.signer.sign(claim)?;
-        Ok(IssuedToken { token: signed.token, issued_at: signed.issued_at, lifetime, refresh_token, scope })
+        Ok(IssuedToken {
+            token: signed.token,
+            issued_at: signed.issued_at,
+            lifetime,
+            refresh_token,
+            scope,
+            principal,
+        })
     }
 
     /// What of the requested actions is allowed on a path; `None`: nothing.
@@ -194,6 +214,7 @@ impl Issuer {
             // What was lent for an hour does not become more.
             expires_at: known.until.map_or(end, |until| until.min(end)),
         };
+        // The login is in the audit, by the gateway.
         self.store.keep_secret_token(kept).await?;
         Ok(token)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use berth_service::Tasks;
 
-use crate::{Error, instances::Instances, settings::SettingsBoard, token_keys::TokenKeys};
+use crate::{Error, audit::Retention, instances::Instances, settings::SettingsBoard, token_keys::TokenKeys};
 
 const POLL: Duration = Duration::from_secs(1);
 
@@ -83,6 +83,29 @@ pub(crate) fn tend_token_keys(keys: TokenKeys, tasks: &Tasks) {
             }
             if let Err(error) = keys.tend().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "token keys can't be tended");
+            }
+        }
+    });
+}
+
+/// How often it is looked whether entries of the audit are too old, and whether there is a place for those to come.
+const TEND_AUDIT: Duration = Duration::from_secs(3600);
+
+/// Keeps the audit's time, at once and then by the hour; ends with `tasks`.
+pub(crate) fn tend_audit(retention: Retention, tasks: &Tasks) {
+    let stopping = tasks.stopping();
+    tasks.spawn("audit", async move {
+        loop {
+            let tended = tokio::select! {
+                () = stopping.cancelled() => return,
+                tended = retention.tend() => tended,
+            };
+            if let Err(error) = tended {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the audit can't be tended");
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(TEND_AUDIT) => {}
             }
         }
     });

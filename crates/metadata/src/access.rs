@@ -15,6 +15,15 @@ pub(crate) struct Access {
     pub(crate) principal: String,
     /// It may make tags, and not move those that are there.
     pub(crate) keeps_tags: bool,
+    pub(crate) origin: Origin,
+}
+
+/// By what kind of credential, from where and in which request something is done, for the audit.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Origin {
+    pub(crate) credential: String,
+    pub(crate) address: String,
+    pub(crate) request_id: String,
 }
 
 /// What was at the path when the token was issued.
@@ -48,6 +57,11 @@ impl Access {
             bound_to,
             principal: access.principal,
             keeps_tags: access.keeps_tags,
+            origin: Origin {
+                credential: access.credential,
+                address: access.address,
+                request_id: access.request_id,
+            },
         })
     }
 

@@ -10,6 +10,7 @@ use crate::{
     Metadata,
     access::Access,
     error::{Error, Result},
+    event::Kind,
     quarantine,
     repository::{self, Maker, Readable},
     store::{self, statements as sql},
@@ -50,7 +51,8 @@ async fn mount(tx: &mut Transaction, input: &Mount) -> Result<bool> {
     let review_after = now.plus(input.metadata.config.review_after());
     queue_reviews(tx, &instance, &repository.id, digest, review_after).await?;
     // The foreign key takes the blob's row; if the last link went meanwhile, the unit runs again and finds nothing.
-    tx.execute(&sql::ADD_LINK, args![repository.id, digest.to_bytes(), instance, now]).await?;
+    tx.execute(&sql::ADD_LINK, args![repository.id.as_str(), digest.to_bytes(), instance, now]).await?;
+    input.metadata.journal.write_blob(tx, Kind::BlobMounted, access, &repository.id, digest, 0).await?;
     berth_service::crash::point("mount_blob.before_commit");
     Ok(true)
 }
@@ -74,6 +76,7 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
         return Err(problem.with_detail(serde_json::json!({ "manifest": holder })).into());
     }
     tx.execute(&sql::DROP_LINK, key()).await?;
+    metadata.journal.write_blob(tx, Kind::BlobDeleted, access, &repository.id, digest, 0).await?;
     berth_service::crash::point("delete_blob.before_commit");
     Ok(())
 }
@@ -113,6 +116,7 @@ impl Metadata {
             })
             .await;
         berth_service::crash::point("mount_blob.committed");
+        self.nudge.nudge();
         mounted
     }
 
@@ -126,6 +130,7 @@ impl Metadata {
             })
             .await?;
         berth_service::crash::point("delete_blob.committed");
+        self.nudge.nudge();
         Ok(())
     }
 

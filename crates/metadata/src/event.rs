@@ -1,7 +1,7 @@
 //! Events, written in the transaction of their effect: one row, and one delivery for each subscriber.
 
 use berth_database::{Transaction, args};
-use berth_model::InstanceId;
+use berth_model::{AuditKind, InstanceId};
 use berth_oci::Digest;
 use berth_proto::events::{Artifact, Event, Management, event::Payload};
 use berth_service::Ids;
@@ -26,15 +26,22 @@ pub(crate) enum Kind {
     Pushed,
     Tagged,
     Deleted,
+    BlobPushed,
+    BlobMounted,
+    BlobDeleted,
 }
 
 impl Kind {
     fn name(self) -> &'static str {
-        match self {
-            Self::Pushed => "artifact.pushed",
-            Self::Tagged => "artifact.tagged",
-            Self::Deleted => "artifact.deleted",
-        }
+        let kind = match self {
+            Self::Pushed => AuditKind::ArtifactPushed,
+            Self::Tagged => AuditKind::ArtifactTagged,
+            Self::Deleted => AuditKind::ArtifactDeleted,
+            Self::BlobPushed => AuditKind::BlobPushed,
+            Self::BlobMounted => AuditKind::BlobMounted,
+            Self::BlobDeleted => AuditKind::BlobDeleted,
+        };
+        kind.as_str()
     }
 }
 
@@ -57,6 +64,45 @@ impl Journal {
             format!("{}:{}", artifact.repository_id, artifact.tag)
         };
         self.add(tx, kind.name(), key, access.instance, sequence, Payload::Artifact(artifact)).await
+    }
+
+    /// Writes what became of a blob in a repository.
+    pub(crate) async fn write_blob(
+        &self,
+        tx: &mut Transaction,
+        kind: Kind,
+        access: &Access,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<()> {
+        if self.subscribers.is_empty() {
+            return Ok(());
+        }
+        let sequence = tx.sequence(SEQUENCE).await?;
+        let blob = Artifact { size, ..artifact(access, repository, digest) };
+        self.write(tx, kind, access, sequence, blob).await
+    }
+
+    /// Writes that a push has made a namespace or a repository.
+    pub(crate) async fn made(
+        &self,
+        tx: &mut Transaction,
+        kind: AuditKind,
+        access: &Access,
+        subject: String,
+        name: &str,
+    ) -> Result<()> {
+        let origin = access.origin.clone();
+        let says = Management {
+            subject,
+            name: name.to_owned(),
+            principal: access.principal.clone(),
+            credential: origin.credential,
+            address: origin.address,
+            request_id: origin.request_id,
+        };
+        self.record(tx, kind.as_str(), access.instance, says).await
     }
 
     /// Writes that something was changed by hand.
@@ -111,6 +157,9 @@ pub(crate) fn artifact(access: &Access, repository: &str, digest: &Digest) -> Ar
         repository: access.path.to_string(),
         principal: access.principal.clone(),
         digest: digest.to_string(),
+        credential: access.origin.credential.clone(),
+        address: access.origin.address.clone(),
+        request_id: access.origin.request_id.clone(),
         ..Artifact::default()
     }
 }

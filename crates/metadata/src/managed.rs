@@ -26,7 +26,7 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    fn says(&self, subject: String, name: &str) -> Management {
+    pub(crate) fn says(&self, subject: String, name: &str) -> Management {
         Management {
             subject,
             name: name.to_owned(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use berth_database::{Row, TextList, Transaction, args};
-use berth_model::InstanceId;
+use berth_model::{AuditKind, InstanceId};
 use berth_oci::{ErrorCode, RepositoryName};
 use berth_proto::{WarmReads as _, WarmRepository};
 
@@ -11,6 +11,7 @@ use crate::{
     Metadata,
     access::Access,
     error::{Error, Result},
+    event::Journal,
     limits,
     store::statements as sql,
 };
@@ -69,6 +70,7 @@ pub(crate) struct Maker {
     pub(crate) repository_id: String,
     pub(crate) namespace_id: String,
     pub(crate) review_after: std::time::Duration,
+    pub(crate) journal: Journal,
 }
 
 /// The repository at the access's path; it, and its namespace, are made if they are absent and the limits allow it.
@@ -102,6 +104,8 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
         None => {
             let id = maker.namespace_id.clone();
             tx.execute(&sql::ADD_NAMESPACE, args![id.clone(), instance.clone(), name, now]).await?;
+            let subject = format!("namespace:{id}");
+            maker.journal.made(tx, AuditKind::NamespaceCreated, access, subject, name).await?;
             Defaults { namespace: id, ..Defaults::default() }
         }
     };
@@ -111,6 +115,8 @@ pub(crate) async fn find_or_make(tx: &mut Transaction, access: &Access, maker: &
     let values = args![id.clone(), instance, namespace, access.path.as_str(), now, visibility, immutable];
     tx.execute(&sql::ADD_REPOSITORY, values).await?;
     tx.execute(&sql::ADD_REPOSITORY_REVIEW, args![id.clone(), now.plus(maker.review_after)]).await?;
+    let subject = format!("repository:{id}");
+    maker.journal.made(tx, AuditKind::RepositoryCreated, access, subject, access.path.as_str()).await?;
     Ok(Repository { id, provisional: true, immutable_tags: immutable })
 }
 
@@ -166,6 +172,7 @@ impl Metadata {
             repository_id: self.ids.ulid().to_string(),
             namespace_id: self.ids.ulid().to_string(),
             review_after: self.config.review_after(),
+            journal: self.journal.clone(),
         }
     }
 

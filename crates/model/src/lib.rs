@@ -1,6 +1,7 @@
 //! The tenant vocabulary: typed ids, principals, permissions, roles, editions, regions, token scopes. Pure: no I/O, no
 //! clock, no randomness.
 
+mod audit;
 mod delivery;
 mod edition;
 mod id;
@@ -11,6 +12,7 @@ mod region;
 mod role;
 mod scope;
 
+pub use audit::{AuditKind, DONE};
 pub use delivery::BlobDelivery;
 pub use edition::{
     AddOns, Edition, EditionError, EditionRequired, Editions, Feature, Limit, Limits, PullRate, UNLIMITED,

@@ -12,6 +12,11 @@ pub use warm::{ReferrersPage, TagsPage, WarmAnswer, WarmReads, WarmReference, Wa
 /// The largest message in either direction, in bytes: a 4 MiB manifest and its envelope fit.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// In the metadata of a refused login: the principal that was meant, and the kind of credential that was shown.
+pub const LOGIN_PRINCIPAL: &str = "berth-login-principal";
+/// See [`LOGIN_PRINCIPAL`].
+pub const LOGIN_CREDENTIAL: &str = "berth-login-credential";
+
 macro_rules! generated {
     ($(#[$doc:meta])* $module:ident, $package:literal) => {
         $(#[$doc])*

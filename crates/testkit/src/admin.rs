@@ -44,22 +44,20 @@ impl Deployment {
         Ok(self.anonymous().with_credentials(name, &password))
     }
 
-    /// The audit trail, oldest first.
+    /// The audit of the default instance, in the order of recording.
     ///
     /// # Errors
     /// When it can't be read.
     pub async fn audit(&self) -> anyhow::Result<Vec<serde_json::Value>> {
-        let mut entries: Vec<serde_json::Value> = Vec::new();
-        loop {
-            let last =
-                entries.last().and_then(|entry| entry["event_id"].as_str()).unwrap_or_default().to_owned();
-            let page = self.admin(&["audit", "--after", &last, "--limit", "1000"], "").await?;
-            if page.is_empty() {
-                return Ok(entries);
-            }
-            for line in page.lines() {
-                entries.push(serde_json::from_str(line)?);
-            }
-        }
+        self.audit_with(&[]).await
+    }
+
+    /// What of it fits, in the order of recording.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn audit_with(&self, arguments: &[&str]) -> anyhow::Result<Vec<serde_json::Value>> {
+        let printed = self.admin(&[&["audit"], arguments].concat(), "").await?;
+        printed.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 }

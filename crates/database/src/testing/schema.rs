@@ -17,7 +17,7 @@ const COLUMNS: Statement = Statement {
         a.attnotnull, coalesce(array_position(k.indkey::int2[], a.attnum) + 1, 0)::bigint, a.atthasdef \
         FROM pg_class t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped \
         LEFT JOIN pg_index k ON k.indrelid = t.oid AND k.indisprimary \
-        WHERE t.relkind = 'r' AND t.relnamespace = current_schema()::regnamespace \
+        WHERE t.relkind IN ('r', 'p') AND NOT t.relispartition AND t.relnamespace = current_schema()::regnamespace \
         AND t.relname <> '_sqlx_migrations'",
 };
 
@@ -32,7 +32,7 @@ const INDEXES: Statement = Statement {
             AS c(attnum, place) JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = c.attnum) \
         FROM pg_index k JOIN pg_class t ON t.oid = k.indrelid JOIN pg_class i ON i.oid = k.indexrelid \
         WHERE t.relnamespace = current_schema()::regnamespace AND t.relname <> '_sqlx_migrations' \
-        AND NOT EXISTS (SELECT 1 FROM pg_constraint c WHERE c.conindid = k.indexrelid AND c.contype IN ('p', 'u', 'x'))",
+        AND NOT t.relispartition AND NOT EXISTS (SELECT 1 FROM pg_constraint c WHERE c.conindid = k.indexrelid AND c.contype IN ('p', 'u', 'x'))",
 };
 
 /// Foreign keys: table, column, the table and column it leads to.

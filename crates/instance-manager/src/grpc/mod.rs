@@ -1,5 +1,6 @@
 //! The gRPC servers: read the request, call the domain, say the error. Nothing else.
 
+mod audit;
 mod instances;
 mod principals;
 mod roles;
@@ -10,14 +11,13 @@ use berth_oci::{ErrorCode, Problem};
 use berth_proto::{
     events::{DeliverRequest, DeliverResponse, subscriber_server::Subscriber},
     instance_manager::{
-        AuditEntry, IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListAuditResponse,
-        ListReadableRequest, ListReadableResponse, RotateStorageCredentialsRequest,
-        RotateStorageCredentialsResponse, RotateTokenKeyRequest, RotateTokenKeyResponse,
-        SetBlobDeliveryRequest, SetBlobDeliveryResponse, SetStorageRequest, SetStorageResponse, Settings,
-        ShowStorageRequest, ShowStorageResponse, WatchRequest, instance_manager_server::InstanceManager,
-        issue_token_request::Credential as WireCredential,
+        IssueTokenRequest, IssueTokenResponse, ListReadableRequest, ListReadableResponse,
+        RotateStorageCredentialsRequest, RotateStorageCredentialsResponse, RotateTokenKeyRequest,
+        RotateTokenKeyResponse, SetBlobDeliveryRequest, SetBlobDeliveryResponse, SetStorageRequest,
+        SetStorageResponse, Settings, ShowStorageRequest, ShowStorageResponse, WatchRequest,
+        instance_manager_server::InstanceManager, issue_token_request::Credential as WireCredential,
     },
-    optional, parse, require, to_status,
+    parse, require, to_status,
 };
 use futures::Stream;
 use secrecy::{ExposeSecret, SecretString};
@@ -27,11 +27,12 @@ use tonic::{Request, Response, Status};
 use crate::{
     Error,
     actor::Actor,
-    audit,
+    audit as recording,
     authority::Authority,
     credentials::Credential,
     error::invalid,
     instances::Instances,
+    login,
     metrics::Metrics,
     settings::SettingsBoard,
     storage::{Storage, Wanted},
@@ -39,6 +40,7 @@ use crate::{
     token::{Issuer, TokenRequest},
     token_keys::{PUBLISHED, TokenKeys},
 };
+pub use audit::AuditApi;
 pub use instances::InstancesApi;
 pub use principals::PrincipalsApi;
 pub use roles::RolesApi;
@@ -91,9 +93,18 @@ impl InstanceManager for InstanceManagerApi {
             offline: request.offline,
             address: request.client_address,
         };
+        let shown = request.credential.clone();
         let outcome = self.issuer.issue(request).await;
         self.metrics.token(outcome.as_ref().err());
-        let issued = outcome.map_err(status)?;
+        let issued = match outcome {
+            Ok(issued) => issued,
+            Err(error) => {
+                let mut refused = status(error);
+                let meant = login::meant(&self.store, instance, &shown).await;
+                login::note(&mut refused, &meant, login::kind(&shown));
+                return Err(refused);
+            }
+        };
         Ok(Response::new(IssueTokenResponse {
             token: issued.token,
             expires_in: u32::try_from(issued.lifetime.as_secs()).unwrap_or(u32::MAX),
@@ -103,6 +114,8 @@ impl InstanceManager for InstanceManagerApi {
                 .map(|token| token.expose_secret().to_owned())
                 .unwrap_or_default(),
             scope: issued.scope,
+            principal: issued.principal,
+            credential: login::kind(&shown).to_owned(),
         }))
     }
 
@@ -192,32 +205,6 @@ impl InstanceManager for InstanceManagerApi {
             }
         }
     }
-
-    async fn list_audit(
-        &self,
-        request: Request<ListAuditRequest>,
-    ) -> Result<Response<ListAuditResponse>, Status> {
-        let request = request.into_inner();
-        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
-        let after = optional("after", &request.after).map_err(to_status)?;
-        let limit = if request.limit == 0 { 100 } else { request.limit.min(audit::MAX_PAGE) };
-        let rows = self.store.audit(instance, after, i64::from(limit)).await.map_err(status)?;
-        let entries = rows.into_iter().map(|row| AuditEntry {
-            event_id: row.event_id.to_string(),
-            r#type: row.kind,
-            principal: row.principal,
-            repository: row.repository,
-            digest: row.digest,
-            tag: row.tag,
-            occurred_at: row.occurred_at,
-            credential: row.credential,
-            address: row.address,
-            request_id: row.request_id,
-            result: row.result,
-            subject: row.subject,
-        });
-        Ok(Response::new(ListAuditResponse { entries: entries.collect() }))
-    }
 }
 
 #[tonic::async_trait]
@@ -225,7 +212,7 @@ impl Subscriber for AuditSubscriber {
     async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverResponse>, Status> {
         let events = request.into_inner().events;
         let delivered = events.len() as u64;
-        let new = audit::apply(&self.store, events).await.map_err(status)?;
+        let new = recording::apply(&self.store, events).await.map_err(status)?;
         self.metrics.audit(new, delivered - new);
         Ok(Response::new(DeliverResponse {}))
     }

@@ -26,22 +26,14 @@ pub(crate) struct FormerKey {
 
 /// What the audit says of what an operator did to an instance's keys.
 fn audit(event: EventId, instance: InstanceId, kind: &str, now: Timestamp) -> AuditRow {
-    AuditRow {
-        event_id: event,
-        instance,
-        kind: kind.to_owned(),
-        principal: "system:admin".to_owned(),
-        credential: "socket".to_owned(),
-        address: String::new(),
-        request_id: String::new(),
-        result: "done".to_owned(),
-        subject: String::new(),
-        repository_id: String::new(),
-        repository: String::new(),
-        digest: String::new(),
-        tag: String::new(),
-        occurred_at: now.0,
-    }
+    let mut entry = AuditRow::new(event, instance, kind);
+    entry.principal = "system:admin".to_owned();
+    entry.credential = "socket".to_owned();
+    entry.address = "local".to_owned();
+    entry.request_id = event.to_string();
+    entry.subject = format!("instance:{instance}");
+    entry.occurred_at = now.0;
+    entry
 }
 
 async fn add(tx: &mut Transaction, instance: InstanceId, key: &NewKey) -> Result<(), Error> {

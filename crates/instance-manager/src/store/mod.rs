@@ -1,6 +1,7 @@
 //! Instance-manager's tables, as one-shot units of work. `None` is absence; nothing here knows a password or a token.
 
 mod audit;
+mod audit_statements;
 mod deletion;
 mod grants;
 mod instances;
@@ -18,8 +19,8 @@ mod token_keys;
 
 use std::sync::Arc;
 
-pub(crate) use audit::AuditRow;
 use audit::add_audit;
+pub(crate) use audit::{AuditFilter, AuditRow, Cursor, ExportStep, expired};
 use berth_database::{Database, Row, args};
 use berth_model::{BlobDelivery, InstanceId, InstanceState};
 use berth_service::Timestamp;

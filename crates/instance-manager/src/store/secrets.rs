@@ -158,9 +158,18 @@ impl Store {
 
     /// Keeps a token, and lets go of the principal's expired ones of its kind and of all but the newest hundred.
     pub(crate) async fn keep_secret_token(&self, token: SecretToken) -> Result<(), Error> {
+        self.keep_token(token, None).await
+    }
+
+    /// The same, with `entry` in the audit.
+    pub(crate) async fn keep_made_token(&self, token: SecretToken, entry: AuditRow) -> Result<(), Error> {
+        self.keep_token(token, Some(entry)).await
+    }
+
+    async fn keep_token(&self, token: SecretToken, entry: Option<AuditRow>) -> Result<(), Error> {
         self.database
             .write("keep_secret_token", move |tx| {
-                let token = token.clone();
+                let (token, entry) = (token.clone(), entry.clone());
                 Box::pin(async move {
                     let (principal, kind) = (token.principal.to_string(), token.kind.as_str());
                     let values = args![
@@ -174,6 +183,10 @@ impl Store {
                     ];
                     tx.execute(&sql::ADD_SECRET_TOKEN, values).await?;
                     tx.execute(&sql::PRUNE_SECRET_TOKENS, args![principal, kind, token.created_at]).await?;
+                    if let Some(entry) = entry {
+                        let now = tx.now();
+                        add_audit(tx, entry, now).await?;
+                    }
                     Ok::<_, Error>(())
                 })
             })

@@ -216,12 +216,4 @@ berth_database::statements! {
             WHERE state = 'former' AND id > $1 ORDER BY id LIMIT $2";
     pub(crate) DROP_FORMER_KEY = "DELETE FROM instance_keys WHERE id = $1 AND state = 'former'";
     pub(crate) SHRED_KEYS = "DELETE FROM instance_keys WHERE instance_id = $1";
-
-    pub(crate) INSERT_AUDIT = "INSERT INTO audit (event_id, instance_id, type, principal, repository_id, repository, \
-        digest, tag, occurred_at, recorded_at, credential, address, request_id, result, subject) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING";
-    /// By the index on (instance_id, event_id).
-    pub(crate) LIST_AUDIT = "SELECT event_id, type, principal, repository, digest, tag, occurred_at, credential, address, \
-        request_id, result, subject FROM audit \
-        WHERE instance_id = $1 AND event_id > $2 ORDER BY event_id LIMIT $3";
 }

@@ -363,9 +363,7 @@ async fn what_is_done_is_in_the_audit_with_who_did_it_and_without_secrets() {
         ..CreateRobotRequest::default()
     };
     let made = bench.people().create_robot(request).await.unwrap().into_inner();
-    let request =
-        ListAuditRequest { instance_id: bench.instance().to_string(), ..ListAuditRequest::default() };
-    let entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    let entries = bench.audit().await;
     let entry = entries.iter().find(|entry| entry.r#type == "robot.created").unwrap();
     assert_eq!(entry.subject, format!("robot:{}", made.robot.unwrap().id));
     assert_eq!((entry.principal.as_str(), entry.credential.as_str()), (admin.principal.as_str(), "password"));

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+mod audit;
 mod identity;
 mod tenancy;
 
@@ -22,12 +23,13 @@ use berth_proto::{
     events::{Artifact, DeliverRequest, Event, event::Payload, subscriber_client::SubscriberClient},
     from_status,
     instance_manager::{
-        CreateGrantRequest, CreateUserRequest, DataKey, DropFormerKeyRequest, GetInstanceKeyRequest,
-        GrantWish, IssueTokenRequest, IssueTokenResponse, ListAuditRequest, ListFormerKeysRequest,
-        ListReadableRequest, Password, PrincipalReference, RewrapDataKeysRequest, RotateInstanceKeyRequest,
-        SetBlobDeliveryRequest, ShredInstanceKeysRequest, WatchRequest,
-        instance_keys_client::InstanceKeysClient, instance_manager_client::InstanceManagerClient,
-        issue_token_request::Credential, principals_client::PrincipalsClient, roles_client::RolesClient,
+        AuditEntry, AuditFilter, CreateGrantRequest, CreateUserRequest, DataKey, DropFormerKeyRequest,
+        ExportAuditRequest, GetInstanceKeyRequest, GrantWish, IssueTokenRequest, IssueTokenResponse,
+        ListFormerKeysRequest, ListReadableRequest, Password, PrincipalReference, RewrapDataKeysRequest,
+        RotateInstanceKeyRequest, SetBlobDeliveryRequest, ShredInstanceKeysRequest, WatchRequest,
+        audit_client::AuditClient, instance_keys_client::InstanceKeysClient,
+        instance_manager_client::InstanceManagerClient, issue_token_request::Credential,
+        principals_client::PrincipalsClient, roles_client::RolesClient,
     },
     metadata::GetUsageResponse,
 };
@@ -201,6 +203,18 @@ impl Bench {
         };
         let answer = self.client.clone().issue_token(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+    }
+
+    fn trail(&self) -> AuditClient<Channel> {
+        AuditClient::new(Channel::local("audit", self.service.audit.clone()))
+    }
+
+    /// The audit of the default instance, in the order of recording.
+    async fn audit(&self) -> Vec<AuditEntry> {
+        let filter = AuditFilter { instance_id: self.instance().to_string(), ..AuditFilter::default() };
+        let request = ExportAuditRequest { filter: Some(filter), ..ExportAuditRequest::default() };
+        let entries = self.trail().export_audit(request).await.unwrap().into_inner();
+        entries.map(|entry| entry.unwrap()).collect().await
     }
 
     fn people(&self) -> PrincipalsClient<Channel> {
@@ -556,9 +570,7 @@ async fn events_are_applied_once_and_listed() {
     for _ in 0..3 {
         subscriber.deliver(DeliverRequest { events: events.clone() }).await.unwrap();
     }
-    let request =
-        ListAuditRequest { instance_id: bench.instance().to_string(), ..ListAuditRequest::default() };
-    let mut entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    let mut entries = bench.audit().await;
     entries.retain(|entry| entry.r#type != "user.created");
     assert_eq!(entries.len(), 2);
     assert_eq!((entries[0].tag.as_str(), entries[0].occurred_at), ("v1", 7));
@@ -592,9 +604,7 @@ async fn blob_delivery_is_watched_and_audited() {
     let refused = set(bench.instance(), "telepathy").await.unwrap_err();
     assert_eq!(from_status(&refused).code, ErrorCode::RequestInvalid);
     assert!(set(InstanceId::new(bench.ids.ulid()), "redirect").await.is_err());
-    let request =
-        ListAuditRequest { instance_id: bench.instance().to_string(), ..ListAuditRequest::default() };
-    let mut entries = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    let mut entries = bench.audit().await;
     entries.retain(|entry| entry.r#type != "user.created");
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].r#type, "instance.blobs_redirected");
@@ -659,8 +669,7 @@ async fn an_instance_has_one_current_key_and_former_ones_until_they_are_dropped(
     assert_eq!(shred("default").await.unwrap().into_inner().destroyed, 2);
     assert_eq!(get_key(&keys, instance, &second).await.unwrap_err().code, ErrorCode::NotFound);
 
-    let request = ListAuditRequest { instance_id: instance.to_string(), limit: 10, after: String::new() };
-    let audit = bench.client.clone().list_audit(request).await.unwrap().into_inner().entries;
+    let audit = bench.audit().await;
     let kinds = audit.iter().map(|entry| entry.r#type.as_str()).filter(|kind| *kind != "user.created");
     let kinds: Vec<_> = kinds.collect();
     assert_eq!(kinds, ["instance_key.rotated", "instance_key.rotated", "instance_keys.shredded"]);

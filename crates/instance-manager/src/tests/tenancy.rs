@@ -3,8 +3,8 @@
 use berth_model::InstanceState;
 use berth_proto::instance_manager::{
     AddOns as WireAddOns, CreateInstanceRequest, DeleteInstanceRequest, GetInstanceRequest,
-    GetInstanceUsageRequest, InstanceEntry, SetEditionRequest, StartInstanceRequest, StopInstanceRequest,
-    UpdateInstanceRequest, instances_client::InstancesClient,
+    GetInstanceUsageRequest, InstanceEntry, ListAuditRequest, SetEditionRequest, StartInstanceRequest,
+    StopInstanceRequest, UpdateInstanceRequest, instances_client::InstancesClient,
 };
 
 use super::*;
@@ -304,8 +304,12 @@ async fn an_instance_ends_when_metadata_agrees_and_its_people_and_keys_go_last()
         bench.ask_in(&next.id, login("bob", "password"), "").await.unwrap_err().code,
         ErrorCode::Unauthorized
     );
-    let kinds: Vec<String> =
-        instances.store.audit(id, None, 100).await.unwrap().into_iter().map(|entry| entry.kind).collect();
+    let request = ListAuditRequest {
+        filter: Some(AuditFilter { instance_id: made.id, ..AuditFilter::default() }),
+        ..ListAuditRequest::default()
+    };
+    let told = bench.trail().list_audit(request).await.unwrap().into_inner().entries;
+    let kinds: Vec<String> = told.into_iter().map(|entry| entry.r#type).collect();
     for kind in ["deletion_requested", "deletion_refused", "deletion_began", "deleted"] {
         assert!(kinds.contains(&format!("instance.{kind}")), "{kinds:?}");
     }

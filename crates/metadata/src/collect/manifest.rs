@@ -10,7 +10,7 @@ use berth_service::Timestamp;
 use super::{PRINCIPAL, Seen, Verdict, is_deleted};
 use crate::{
     Metadata,
-    access::{Access, Binding},
+    access::{Access, Binding, Origin},
     dissociation::Dissociated,
     error::{Error, Result},
     manifest,
@@ -84,6 +84,7 @@ impl Facts {
             bound_to: Binding::Repository(id),
             principal: PRINCIPAL.to_owned(),
             keeps_tags: false,
+            origin: Origin::default(),
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     Metadata,
     access::Access,
     error::{Error, Result},
+    event::Kind,
     quarantine, sealing,
     staging::Ended,
     store::{self, statements as sql},
@@ -101,6 +102,8 @@ async fn commit(tx: &mut Transaction, input: &Commit) -> Result<()> {
     let remembered = now.plus(metadata.config.closed_upload());
     let args = args![upload.to_string(), digest.to_bytes(), stored_size, now, remembered];
     tx.execute(&sql::COMMIT_SESSION, args).await?;
+    let (journal, repository) = (&metadata.journal, &session.repository);
+    journal.write_blob(tx, Kind::BlobPushed, access, repository, digest, whole.size).await?;
     berth_service::crash::point("commit_upload.before_commit");
     Ok(())
 }
@@ -216,6 +219,7 @@ impl Metadata {
             })
             .await?;
         berth_service::crash::point("commit_upload.committed");
+        self.nudge.nudge();
         self.leases.release(&upload.to_string(), epoch);
         Ok(())
     }

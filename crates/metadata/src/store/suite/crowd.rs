@@ -50,7 +50,7 @@ async fn a_crowd_sees_only_what_the_rules_say(world: World) {
     let mut at: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
     for due in events {
         let Some(berth_proto::events::event::Payload::Artifact(artifact)) = due.event.payload else {
-            panic!("an event of something else")
+            continue;
         };
         if artifact.tag.is_empty() {
             continue;

@@ -90,7 +90,10 @@ impl World {
             path: path.to_owned(),
             bound_to: Some(bound_to),
             principal: "user:admin".to_owned(),
-            keeps_tags: false,
+            credential: "password".to_owned(),
+            address: "192.0.2.1".to_owned(),
+            request_id: "R1".to_owned(),
+            ..proto::Access::default()
         })
     }
 
