@@ -10,6 +10,7 @@ mod content;
 mod counts;
 mod failure;
 mod files;
+mod identity;
 mod instances;
 mod migrate;
 mod password;

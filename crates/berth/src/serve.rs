@@ -121,6 +121,8 @@ struct Builder<'a> {
     metadata: Channel,
     instance_manager: Channel,
     audit: Channel,
+    /// Logins of people, at instance-manager.
+    logins: Channel,
     keys: Channel,
     /// The stores of instances, at instance-manager.
     stores: Channel,
@@ -240,6 +242,7 @@ impl<'a> Builder<'a> {
         let metadata = channel(Role::Metadata, "metadata", &peers.metadata)?;
         let instance_manager = channel(Role::InstanceManager, "instance-manager", &peers.instance_manager)?;
         let audit = channel(Role::InstanceManager, "audit", &peers.instance_manager)?;
+        let logins = channel(Role::InstanceManager, "logins", &peers.instance_manager)?;
         let keys = channel(Role::InstanceManager, "instance-keys", &peers.instance_manager)?;
         let stores = channel(Role::InstanceManager, "stores", &peers.instance_manager)?;
         let blob_store = channel(Role::BlobStore, "blob-store", &peers.blob_store)?;
@@ -259,6 +262,7 @@ impl<'a> Builder<'a> {
             metadata,
             instance_manager,
             audit,
+            logins,
             keys,
             stores,
             blob_store,
@@ -306,6 +310,7 @@ impl<'a> Builder<'a> {
             metadata: self.metadata.clone(),
             blobs: self.blob_store.clone(),
             root_key: Arc::new(root_key),
+            outbound: &self.config.outbound,
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),
             tasks: self.back.clone(),
@@ -324,6 +329,7 @@ impl<'a> Builder<'a> {
             streams.cancel();
         });
         self.instance_manager.fill(service.server.clone());
+        self.logins.fill(service.logins.clone());
         self.audit.fill(service.subscriber.clone());
         self.keys.fill(service.keys.clone());
         self.stores.fill(service.stores.clone());
@@ -332,6 +338,8 @@ impl<'a> Builder<'a> {
         self.grpc.add_service(Guard::new("instances", service.instances));
         self.grpc.add_service(Guard::new("principals", service.principals));
         self.grpc.add_service(Guard::new("roles", service.roles));
+        self.grpc.add_service(Guard::new("identity-providers", service.identity_providers));
+        self.grpc.add_service(Guard::new("logins", service.logins));
         self.grpc.add_service(Guard::new("audit", service.subscriber));
         self.grpc.add_service(Guard::new("instance-keys", service.keys));
         Ok(())
@@ -377,6 +385,7 @@ impl<'a> Builder<'a> {
             metadata: self.metadata.clone(),
             warm: self.warm.clone(),
             instance_manager: self.instance_manager.clone(),
+            logins: self.logins.clone(),
             blobs,
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),

@@ -13,6 +13,7 @@ mod cache;
 mod challenge;
 mod failure;
 mod list;
+mod login;
 mod manifest;
 mod metrics;
 mod names;
@@ -31,7 +32,8 @@ use std::{sync::Arc, time::Duration};
 
 use berth_blobs::Blobs;
 use berth_proto::{
-    MAX_MESSAGE_BYTES, WarmReads, instance_manager::instance_manager_client::InstanceManagerClient,
+    MAX_MESSAGE_BYTES, WarmReads,
+    instance_manager::{instance_manager_client::InstanceManagerClient, logins_client::LoginsClient},
     metadata::metadata_client::MetadataClient,
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
@@ -81,6 +83,8 @@ pub struct Deps<'a> {
     pub warm: Option<Arc<dyn WarmReads>>,
     /// To instance-manager.
     pub instance_manager: Channel,
+    /// To the logins of instance-manager.
+    pub logins: Channel,
     /// The bytes of blobs.
     pub blobs: Arc<dyn Blobs>,
     /// Time.
@@ -108,6 +112,7 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
     Gateway::new(request::Parts {
         metadata,
         instance_manager,
+        logins: LoginsClient::new(deps.logins),
         blobs: deps.blobs,
         settings,
         warm: deps.warm,

@@ -8,13 +8,17 @@ mod authority;
 mod bootstrap;
 mod credentials;
 mod error;
+mod federation;
 mod grpc;
 mod guesses;
 mod instances;
+mod issuers;
 mod keys;
+mod logins;
 mod metrics;
 mod paths;
 mod principals;
+mod providers;
 mod roles;
 mod settings;
 mod storage;
@@ -23,6 +27,7 @@ mod store;
 mod tests;
 mod token;
 mod token_keys;
+mod trusts;
 mod worker;
 
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -34,16 +39,20 @@ use berth_proto::{
     MAX_MESSAGE_BYTES,
     events::subscriber_server::SubscriberServer,
     instance_manager::{
-        instance_keys_server::InstanceKeysServer, instance_manager_server::InstanceManagerServer,
-        instances_server::InstancesServer, principals_server::PrincipalsServer, roles_server::RolesServer,
+        identity_providers_server::IdentityProvidersServer, instance_keys_server::InstanceKeysServer,
+        instance_manager_server::InstanceManagerServer, instances_server::InstancesServer,
+        logins_server::LoginsServer, principals_server::PrincipalsServer, roles_server::RolesServer,
         stores_server::StoresServer,
     },
     metadata::metadata_client::MetadataClient,
 };
-use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
+use berth_service::{Channel, Ids, Outbound, OutboundConfig, Registry, SharedClock, Tasks};
 pub use bootstrap::ADMIN;
 pub use error::Error;
-pub use grpc::{AuditSubscriber, InstanceManagerApi, InstancesApi, PrincipalsApi, RolesApi};
+pub use grpc::{
+    AuditSubscriber, IdentityProvidersApi, InstanceManagerApi, InstancesApi, LoginsApi, PrincipalsApi,
+    RolesApi,
+};
 pub use keys::InstanceKeysApi;
 use secrecy::SecretString;
 pub use storage::StoresApi;
@@ -137,6 +146,8 @@ pub struct Deps<'a> {
     pub admin_password: Option<SecretString>,
     /// Keeps a random one.
     pub password_keeper: Arc<dyn PasswordKeeper>,
+    /// Where identity providers may be.
+    pub outbound: &'a OutboundConfig,
     /// Time.
     pub clock: SharedClock,
     /// Ids.
@@ -155,6 +166,10 @@ pub struct Service {
     pub instances: InstancesServer<InstancesApi>,
     /// People, robots and groups.
     pub principals: PrincipalsServer<PrincipalsApi>,
+    /// Identity providers and trusts.
+    pub identity_providers: IdentityProvidersServer<IdentityProvidersApi>,
+    /// Logins of people by a browser, for gateways.
+    pub logins: LoginsServer<LoginsApi>,
     /// Roles and grants.
     pub roles: RolesServer<RolesApi>,
     /// The keys that seal what instances store.
@@ -273,10 +288,31 @@ async fn assemble(
         clock: clock.clone(),
         ids: deps.ids.clone(),
     };
+    let outbound = Outbound::new(deps.outbound)?;
+    let issuers = issuers::Issuers::new(outbound.clone(), clock.clone());
+    let secrets = providers::ClientSecrets(Arc::clone(&root));
+    let providers = providers::Providers {
+        store: store.clone(),
+        settings: settings.clone(),
+        authority: authority.clone(),
+        principals: principals.clone(),
+        secrets: secrets.clone(),
+        outbound,
+        ids: deps.ids.clone(),
+    };
+    let logins = logins::Logins {
+        store: store.clone(),
+        settings: settings.clone(),
+        issuers: issuers.clone(),
+        secrets,
+        clock: clock.clone(),
+        ids: deps.ids.clone(),
+    };
     let credentials = credentials::Credentials {
         store: store.clone(),
         passwords,
         guesses: guesses::Guesses::new(clock.clone()),
+        federation: federation::Federation { store: store.clone(), issuers },
         clock: clock.clone(),
     };
     let issuer = token::Issuer {
@@ -336,6 +372,12 @@ async fn assemble(
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         principals: PrincipalsServer::new(PrincipalsApi { principals: principals.clone() })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        identity_providers: IdentityProvidersServer::new(IdentityProvidersApi { providers })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        logins: LoginsServer::new(LoginsApi { logins })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         roles: RolesServer::new(RolesApi { roles, principals })

@@ -1,5 +1,6 @@
 //! The gRPC servers: read the request, call the domain, say the error. Nothing else.
 
+mod identity;
 mod instances;
 mod principals;
 mod roles;
@@ -39,6 +40,7 @@ use crate::{
     token::{Issuer, TokenRequest},
     token_keys::{PUBLISHED, TokenKeys},
 };
+pub use identity::{IdentityProvidersApi, LoginsApi};
 pub use instances::InstancesApi;
 pub use principals::PrincipalsApi;
 pub use roles::RolesApi;

@@ -2,9 +2,12 @@
 
 mod audit;
 mod grants;
+mod identity;
+mod identity_statements;
 mod instances;
 mod keys;
 mod known;
+mod logins;
 mod principals;
 mod revocations;
 mod roles;
@@ -23,12 +26,16 @@ use berth_database::{Database, Row, args};
 use berth_model::{BlobDelivery, InstanceId, InstanceState};
 use berth_service::Timestamp;
 pub(crate) use grants::{GrantRow, NewGrant};
+pub(crate) use identity::{
+    Conditions, NewProvider, NewTrust, ProviderChange, ProviderText, StoredProvider, StoredTrust,
+};
 pub(crate) use instances::{InstanceChange, NewInstance, Tenant};
 pub(crate) use keys::NewKey;
+pub(crate) use logins::{Login, LoginOutcome};
 pub(crate) use principals::{Member, NewPrincipal, PrincipalChange, StoredPrincipal};
 pub(crate) use revocations::NotBefore;
 pub(crate) use roles::{RoleText, StoredRole};
-pub(crate) use secrets::{NewSecret, SecretToken, StoredSecret, TokenKind};
+pub(crate) use secrets::{NewSecret, SecretToken, StoredSecret, TokenKind, TokenOwner};
 use statements as sql;
 pub(crate) use stores::{NewStore, StoredStore};
 pub(crate) use token_keys::Rotation;

@@ -8,7 +8,7 @@ use berth_service::Timestamp;
 use super::{
     AuditRow, NewGrant, NewSecret, Store, add_audit,
     grants::add_grant,
-    id,
+    id, identity_statements as identity,
     known::Known,
     revocations::{refuse_instance, refuse_principal},
     statements as sql,
@@ -16,7 +16,7 @@ use super::{
 use crate::{Error, error::stale};
 
 /// The most groups that a principal may be in, and that hold grants for it.
-const MAX_GROUPS: i64 = 1_000;
+pub(super) const MAX_GROUPS: i64 = 1_000;
 
 /// A principal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -311,6 +311,9 @@ impl Store {
                 Box::pin(async move {
                     let locked = lock(tx, instance, of, version).await?;
                     for statement in [
+                        &identity::UNLINK_PRINCIPAL,
+                        &identity::FORGET_GROUP,
+                        &identity::DELETE_TRUSTS_OF,
                         &sql::DELETE_SECRET_TOKENS,
                         &sql::DELETE_SECRETS,
                         &sql::DELETE_GRANTS,

@@ -104,6 +104,7 @@ on_both!(
 
 async fn every_statement_is_understood(bench: Bench) {
     bench.database.prepare_all(sql::ALL).await.unwrap();
+    bench.database.prepare_all(identity_statements::ALL).await.unwrap();
 }
 
 async fn processes_that_start_together_make_one_of_each(bench: Bench) {

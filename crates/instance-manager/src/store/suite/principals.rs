@@ -62,6 +62,7 @@ fn token(
         instance: principal.instance,
         principal: principal.id,
         secret,
+        provider: None,
         created_at: now,
         expires_at: now.plus(Duration::from_secs(3_600)),
     }
@@ -344,7 +345,7 @@ pub(super) async fn refresh_tokens_expire_and_do_not_pile_up(bench: Bench) {
         bench.store.keep_secret_token(kept).await.unwrap();
     }
     let at = async |n, kind, of, now| {
-        bench.store.principal_by_token(hash(n), kind, of, now).await.unwrap().map(|found| found.0.id)
+        bench.store.principal_by_token(hash(n), kind, of, now).await.unwrap().map(|found| found.principal.id)
     };
     let now = start.plus(Duration::from_secs(200));
     assert_eq!(at(150, TokenKind::Refresh, instance, now).await, Some(carol.id));
