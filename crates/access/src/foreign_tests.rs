@@ -5,7 +5,7 @@ use aws_lc_rs::{
     hmac,
     rand::SystemRandom,
     rsa::{KeyPair as RsaKeyPair, KeySize},
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use berth_service::Timestamp;
@@ -25,20 +25,27 @@ struct Signer {
 
 fn signer(algorithm: Algorithm, id: &str) -> Signer {
     let random = SystemRandom::new();
-    let key = match algorithm {
+    let (key, mut jwk) = match algorithm {
         Algorithm::ES256 => {
             let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
-            EncodingKey::from_ec_der(pair.as_ref())
+            let key = EncodingKey::from_ec_der(pair.as_ref());
+            let jwk = Jwk::from_encoding_key(&key, algorithm).unwrap();
+            (key, serde_json::to_value(jwk).unwrap())
         }
         Algorithm::EdDSA => {
-            EncodingKey::from_ed_der(Ed25519KeyPair::generate_pkcs8(&random).unwrap().as_ref())
+            let document = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+            let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
+            let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
+            let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": x });
+            (EncodingKey::from_ed_der(document.as_ref()), jwk)
         }
         _ => {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-            EncodingKey::from_rsa_der(pkcs1(pair.as_der().unwrap().as_ref()))
+            let key = EncodingKey::from_rsa_der(pkcs1(pair.as_der().unwrap().as_ref()));
+            let jwk = Jwk::from_encoding_key(&key, algorithm).unwrap();
+            (key, serde_json::to_value(jwk).unwrap())
         }
     };
-    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
     jwk["kid"] = id.into();
     jwk["use"] = "sig".into();
     Signer { algorithm, key, jwk }

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
+mod federation;
 mod identity;
+mod logins;
 mod tenancy;
 
 use async_trait::async_trait;

@@ -103,10 +103,15 @@ impl Judge {
     }
 
     fn refusal(&self, host: &str) -> String {
-        let how = if self.public { "" } else { " without TLS" };
-        format!(
-            "{host} may not be asked{how}: its address is not in outbound.allow, and it is no part of the public internet that is asked by https"
-        )
+        if self.public {
+            format!(
+                "{host} may not be asked: it is not on the public internet, and outbound.allow does not name its address"
+            )
+        } else {
+            format!(
+                "{host} may not be asked without TLS: outbound.allow does not name its address; use https"
+            )
+        }
     }
 }
 
