@@ -178,6 +178,23 @@ impl ForeignClaims {
         }
     }
 
+    /// Adds what another document of the issuer says of the same subject (OpenID Connect Core 5.3). What the token says
+    /// itself stays. False: the document is about somebody else.
+    pub fn complete(&mut self, document: Map<String, Value>) -> bool {
+        if document.get("sub").and_then(Value::as_str).map(str::to_owned) != self.subject() {
+            return false;
+        }
+        for (name, value) in document {
+            self.0.entry(name).or_insert(value);
+        }
+        true
+    }
+
+    /// Whether it says anything by a name.
+    pub fn says(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Who it is about; never empty.
     pub fn subject(&self) -> Option<String> {
         self.text("sub").filter(|subject| !subject.is_empty())

@@ -29,6 +29,8 @@ pub(crate) struct Document {
     #[serde(default)]
     pub(crate) token_endpoint: String,
     #[serde(default)]
+    pub(crate) userinfo_endpoint: String,
+    #[serde(default)]
     pub(crate) token_endpoint_auth_methods_supported: Vec<String>,
 }
 

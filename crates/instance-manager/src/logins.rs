@@ -93,6 +93,12 @@ fn denied(message: impl Into<String>) -> Error {
     Problem::new(ErrorCode::Denied, message).into()
 }
 
+fn away(provider: &StoredProvider, cause: &str) -> Error {
+    tracing::warn!(provider = provider.name, cause, "an identity provider does not answer as it should");
+    let message = format!("the identity provider {} does not answer as it should; try again", provider.name);
+    Problem::new(ErrorCode::Unavailable, message).into()
+}
+
 impl Logins {
     async fn provider(&self, instance: InstanceId, name: &str) -> Result<StoredProvider, Error> {
         let served = self.settings.current().served(instance).ok_or_else(no_instance)?;
@@ -164,9 +170,9 @@ impl Logins {
         if self.store.login_is_finished(state).await? {
             return Err(repeated());
         }
-        let token = self.exchange(&provider, &returned, &derived.text("verifier")).await?;
-        let verified = self.issuers.verify(&provider.issuer, token.expose_secret()).await?;
-        let claims = verified.map_err(|error| {
+        let given = self.exchange(&provider, &returned, &derived.text("verifier")).await?;
+        let verified = self.issuers.verify(&provider.issuer, given.id_token.expose_secret()).await?;
+        let mut claims = verified.map_err(|error| {
             tracing::warn!(provider = provider.name, %error, "an ID token is refused");
             denied(format!(
                 "the identity provider {} gave an ID token that is not valid: {error}",
@@ -179,6 +185,7 @@ impl Logins {
         let subject = subject.ok_or_else(|| {
             denied(format!("the ID token of {} is not of this login; {again}", provider.name))
         })?;
+        self.complete(&provider, &mut claims, given.access_token).await?;
         let entrance = Entrance { provider: &provider, claims: &claims, subject, returned: &returned };
         let (login, entered) = self.entrance(entrance, (state, expires_at)).await?;
         match self.store.finish_login(login).await? {
@@ -219,13 +226,39 @@ impl Logins {
         (began <= soon && now < began.plus(PATIENCE)).then(|| (derived, soon.plus(PATIENCE)))
     }
 
-    /// The ID token for a code (RFC 6749 4.1.3).
+    /// Asks for what an ID token does not say of its subject, where the issuer tells it to the bearer of the access token.
+    async fn complete(
+        &self,
+        provider: &StoredProvider,
+        claims: &mut ForeignClaims,
+        bearer: Option<SecretString>,
+    ) -> Result<(), Error> {
+        let text = &provider.text;
+        let named = !text.create_users || claims.says(&text.username_claim);
+        let grouped = text.groups_claim.is_empty() || claims.says(&text.groups_claim);
+        let published = self.issuers.published(&provider.issuer).await?;
+        let endpoint = published.document.userinfo_endpoint.as_str();
+        let Some(bearer) = bearer.filter(|_| !endpoint.is_empty() && !(named && grouped)) else {
+            return Ok(());
+        };
+        let answer = self.issuers.outbound.get_as(endpoint, &bearer).await;
+        let answer = answer.map_err(|error| away(provider, &error.to_string()))?;
+        let document = serde_json::from_slice(&answer.body).ok().filter(|_| answer.status == 200);
+        let document =
+            document.ok_or_else(|| away(provider, "no JSON about the bearer of an access token"))?;
+        if claims.complete(document) {
+            return Ok(());
+        }
+        Err(denied(format!("the identity provider {} speaks of two people in one login", provider.name)))
+    }
+
+    /// What is given for a code (RFC 6749 4.1.3).
     async fn exchange(
         &self,
         provider: &StoredProvider,
         returned: &Returned,
         verifier: &str,
-    ) -> Result<SecretString, Error> {
+    ) -> Result<Given, Error> {
         let published = self.issuers.published(&provider.issuer).await?;
         let document = &published.document;
         let client = provider.text.client_id.as_str();
@@ -251,20 +284,18 @@ impl Logins {
             None => form.push(("client_id", client)),
         }
         let basic = password.as_ref().map(|password| (name.as_str(), password));
-        let away = |cause: String| {
-            tracing::warn!(provider = provider.name, cause, "an identity provider gives no token");
-            let message =
-                format!("the identity provider {} does not answer as it should; try again", provider.name);
-            Error::from(Problem::new(ErrorCode::Unavailable, message))
-        };
         let answer = self.issuers.outbound.post_form(&document.token_endpoint, &form, basic).await;
-        let answer = answer.map_err(|error| away(error.to_string()))?;
+        let answer = answer.map_err(|error| away(provider, &error.to_string()))?;
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match answer.status {
             200 => {
-                let token = body["id_token"].as_str().filter(|token| !token.is_empty());
-                let token = token.ok_or_else(|| away("an answer without an ID token".to_owned()))?;
-                Ok(SecretString::from(token))
+                let token = |name: &str| body[name].as_str().filter(|token| !token.is_empty());
+                let id_token =
+                    token("id_token").ok_or_else(|| away(provider, "an answer without an ID token"))?;
+                Ok(Given {
+                    id_token: SecretString::from(id_token),
+                    access_token: token("access_token").map(SecretString::from),
+                })
             }
             400..500 => {
                 let why: String = body["error"].as_str().unwrap_or("no reason").chars().take(60).collect();
@@ -276,7 +307,7 @@ impl Logins {
                     provider.name
                 )))
             }
-            status => Err(away(format!("status {status}"))),
+            status => Err(away(provider, &format!("status {status}"))),
         }
     }
 
@@ -381,6 +412,12 @@ impl Logins {
         }
         Ok(groups)
     }
+}
+
+/// What a provider gives for a code.
+struct Given {
+    id_token: SecretString,
+    access_token: Option<SecretString>,
 }
 
 /// Somebody at the door.

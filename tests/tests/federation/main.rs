@@ -110,9 +110,13 @@ impl World {
     /// An ID token of the issuer for the client `api`, about a user.
     pub(crate) async fn id_token(&self, instance: &str, user: &str) -> String {
         let callback = self.callback(instance);
+        let client = Client::new(self.issuer.url().trim_end_matches('/'));
+        let document =
+            client.call(Method::GET, "/.well-known/openid-configuration").send().await.unwrap().json();
+        let endpoint = |name: &str| document[name].as_str().unwrap().to_owned();
         let location = format!(
-            "{}authorize?response_type=code&client_id={}&scope=openid&state=s&redirect_uri={}",
-            self.issuer.url(),
+            "{}?response_type=code&client_id={}&scope=openid&state=s&redirect_uri={}",
+            endpoint("authorization_endpoint"),
             API.0,
             percent_encoding::utf8_percent_encode(&callback, percent_encoding::NON_ALPHANUMERIC)
         );
@@ -124,8 +128,8 @@ impl World {
             percent_encoding::utf8_percent_encode(&code, percent_encoding::NON_ALPHANUMERIC),
             percent_encoding::utf8_percent_encode(&callback, percent_encoding::NON_ALPHANUMERIC)
         );
-        let reply = Client::new(self.issuer.url().trim_end_matches('/'))
-            .call(Method::POST, "/oauth/token")
+        let reply = client
+            .call(Method::POST, endpoint("token_endpoint").strip_prefix(client.url()).unwrap())
             .header("authorization", format!("Basic {basic}"))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form)

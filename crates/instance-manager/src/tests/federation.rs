@@ -94,6 +94,15 @@ impl Issuer {
         pages.insert("/jwks".into(), (200, format!(r#"{{"keys":[{jwk}]}}"#)));
     }
 
+    /// Says one thing more in its document.
+    pub(super) fn publishes(&self, name: &str, value: String) {
+        let mut pages = self.pages.lock().unwrap();
+        let (_, page) = pages.get_mut("/.well-known/openid-configuration").unwrap();
+        let mut document: Value = serde_json::from_str(page).unwrap();
+        document[name] = value.into();
+        *page = document.to_string();
+    }
+
     pub(super) fn away(&self) {
         self.pages.lock().unwrap().clear();
     }
@@ -134,7 +143,7 @@ impl Bench {
         assert!(made.has_client_secret && made.scopes == ["profile", "email"]);
     }
 
-    async fn robot(&self, name: &str) {
+    async fn ci_robot(&self, name: &str) {
         let instance_id = self.instance().to_string();
         let request = CreateRobotRequest { instance_id, name: name.into(), ..Default::default() };
         self.people().create_robot(request).await.unwrap();
@@ -201,7 +210,7 @@ async fn workloads_of_github_gitlab_and_kubernetes_are_the_robots_that_trust_the
     let (bench, issuer) = (Bench::start().await, Issuer::start().await);
     bench.provider("ci", &issuer).await;
     for robot in ["github", "gitlab", "cluster"] {
-        bench.robot(robot).await;
+        bench.ci_robot(robot).await;
     }
     bench
         .trust("github", &[("sub", "repo:acme/app:ref:refs/heads/*"), ("event_name", "push")])
@@ -239,7 +248,7 @@ async fn workloads_of_github_gitlab_and_kubernetes_are_the_robots_that_trust_the
 async fn what_is_taken_back_opens_nothing_any_more() {
     let (bench, issuer) = (Bench::start().await, Issuer::start().await);
     bench.provider("ci", &issuer).await;
-    bench.robot("ci").await;
+    bench.ci_robot("ci").await;
     let conditions = [("project_path", "acme/app")];
     let trust = bench.trust("ci", &conditions).await.unwrap();
     let instance_id = bench.instance().to_string();
@@ -294,7 +303,7 @@ async fn what_is_taken_back_opens_nothing_any_more() {
     bench.people().delete_principal(request).await.unwrap();
     let request = ListTrustsRequest { instance_id: instance_id.clone(), ..Default::default() };
     assert!(bench.identity().list_trusts(request).await.unwrap().into_inner().trusts.is_empty());
-    bench.robot("ci").await;
+    bench.ci_robot("ci").await;
     assert_eq!(enters().await, no, "another robot of the same name");
     bench.trust("ci", &conditions).await.unwrap();
     assert!(enters().await.is_ok());
@@ -307,7 +316,7 @@ async fn what_is_taken_back_opens_nothing_any_more() {
 async fn keys_change_and_issuers_go_away() {
     let (bench, issuer) = (Bench::start().await, Issuer::start().await);
     bench.provider("ci", &issuer).await;
-    bench.robot("ci").await;
+    bench.ci_robot("ci").await;
     bench.trust("ci", &[("project_path", "acme/app")]).await.unwrap();
     let enters = async || bench.enters("robot+ci", &issuer.token(bench.clock.now(), &gitlab())).await;
     let pages = issuer.pages.lock().unwrap().clone();
@@ -411,7 +420,7 @@ async fn an_id_token_is_the_password_of_whom_it_is_linked_to() {
 async fn nobody_trusts_strangers_with_more_than_they_may_do() {
     let (bench, issuer) = (Bench::start().await, Issuer::start().await);
     bench.provider("ci", &issuer).await;
-    bench.robot("strong").await;
+    bench.ci_robot("strong").await;
     bench.add("team/app", false);
     bench.user("weak").await;
     let instance_id = bench.instance().to_string();

@@ -212,6 +212,13 @@ impl Outbound {
         self.send(client.get(url).header(ACCEPT, "application/json"), host).await
     }
 
+    /// `GET` with a bearer token.
+    pub async fn get_as(&self, url: &str, bearer: &SecretString) -> Result<OutboundAnswer, OutboundError> {
+        let (client, url, host) = self.admit(url)?;
+        let request = client.get(url).header(ACCEPT, "application/json");
+        self.send(request.bearer_auth(bearer.expose_secret()), host).await
+    }
+
     /// `POST` of a form, with Basic credentials if there are any.
     pub async fn post_form(
         &self,
