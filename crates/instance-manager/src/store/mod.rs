@@ -17,6 +17,7 @@ mod stores;
 #[cfg(test)]
 mod suite;
 mod token_keys;
+mod trusts;
 
 use std::sync::Arc;
 
@@ -26,9 +27,7 @@ use berth_database::{Database, Row, args};
 use berth_model::{BlobDelivery, InstanceId, InstanceState};
 use berth_service::Timestamp;
 pub(crate) use grants::{GrantRow, NewGrant};
-pub(crate) use identity::{
-    Conditions, NewProvider, NewTrust, ProviderChange, ProviderText, StoredProvider, StoredTrust,
-};
+pub(crate) use identity::{NewProvider, ProviderChange, ProviderText, StoredProvider};
 pub(crate) use instances::{InstanceChange, NewInstance, Tenant};
 pub(crate) use keys::NewKey;
 pub(crate) use logins::{Login, LoginOutcome};
@@ -39,6 +38,7 @@ pub(crate) use secrets::{NewSecret, SecretToken, StoredSecret, TokenKind, TokenO
 use statements as sql;
 pub(crate) use stores::{NewStore, StoredStore};
 pub(crate) use token_keys::Rotation;
+pub(crate) use trusts::{Conditions, NewTrust, StoredTrust};
 
 use crate::Error;
 

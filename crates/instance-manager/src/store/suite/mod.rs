@@ -5,6 +5,10 @@ use std::{sync::Arc, time::Duration};
 use berth_database::Engine;
 use berth_model::EventId;
 use berth_service::{Ids, ManualClock};
+use identity::{
+    a_login_is_finished_once_and_all_at_once, a_provider_has_its_name_and_its_issuer_alone,
+    what_hangs_on_a_provider_goes_with_it,
+};
 use principals::{
     a_group_gives_what_it_has_until_it_is_left, a_name_belongs_to_one_principal,
     a_principal_is_read_as_the_last_change_left_it, a_robot_has_two_secrets_at_most,
@@ -14,6 +18,7 @@ use principals::{
 
 use super::*;
 
+mod identity;
 mod principals;
 
 struct Bench {
@@ -98,6 +103,9 @@ on_both!(
     a_robot_has_two_secrets_at_most,
     deleting_leaves_nothing,
     refresh_tokens_expire_and_do_not_pile_up,
+    a_provider_has_its_name_and_its_issuer_alone,
+    what_hangs_on_a_provider_goes_with_it,
+    a_login_is_finished_once_and_all_at_once,
     an_event_is_recorded_once,
     blob_delivery_changes_the_revision_and_is_audited,
 );
