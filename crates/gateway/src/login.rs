@@ -5,7 +5,7 @@
 //! way back to the way there is a cookie that only this host and this browser have.
 
 use axum::body::Body;
-use berth_oci::{ErrorCode, Problem};
+use berth_oci::ErrorCode;
 use berth_proto::instance_manager::{BeginLoginRequest, FinishLoginRequest};
 use berth_service::Connection;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -114,7 +114,7 @@ async fn finish(request: &Request, provider: &str, redirect_uri: String) -> Resu
         issuer: field("iss"),
         client_address: peer.map(|peer| peer.ip().to_string()).unwrap_or_default(),
     };
-    let entered = request.parts.logins.clone().finish_login(returned).await.map_err(refused)?.into_inner();
+    let entered = request.parts.logins.clone().finish_login(returned).await?.into_inner();
     let base_url = request.base_url();
     let host = base_url.split_once("://").map_or(base_url.as_str(), |(_, host)| host);
     let page = page(host, &entered.login, &entered.token);
@@ -122,12 +122,6 @@ async fn finish(request: &Request, provider: &str, redirect_uri: String) -> Resu
     let mut response = answer::with_body(StatusCode::OK, html, page);
     response.headers_mut().insert(header::SET_COOKIE, cookie(request, "", 0));
     Ok(response)
-}
-
-/// A browser has no use for a challenge.
-fn refused(status: tonic::Status) -> Box<Failure> {
-    let problem: Problem = berth_proto::from_status(&status);
-    problem.into()
 }
 
 fn escaped(text: &str) -> String {

@@ -238,9 +238,10 @@ impl Logins {
         let grouped = text.groups_claim.is_empty() || claims.says(&text.groups_claim);
         let published = self.issuers.published(&provider.issuer).await?;
         let endpoint = published.document.userinfo_endpoint.as_str();
-        let Some(bearer) = bearer.filter(|_| !endpoint.is_empty() && !(named && grouped)) else {
+        if endpoint.is_empty() || (named && grouped) {
             return Ok(());
-        };
+        }
+        let Some(bearer) = bearer else { return Ok(()) };
         let answer = self.issuers.outbound.get_as(endpoint, &bearer).await;
         let answer = answer.map_err(|error| away(provider, &error.to_string()))?;
         let document = serde_json::from_slice(&answer.body).ok().filter(|_| answer.status == 200);

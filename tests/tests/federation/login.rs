@@ -3,7 +3,7 @@
 use berth_testkit::Content;
 use reqwest::Method;
 
-use crate::{World, in_both_worlds, parameter, shows};
+use crate::{in_both_worlds, parameter, shows};
 
 /// What stands between two texts.
 fn between<'a>(text: &'a str, front: &str, back: &str) -> &'a str {

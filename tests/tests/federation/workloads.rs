@@ -3,7 +3,7 @@
 use berth_testkit::Content;
 use reqwest::Method;
 
-use crate::{World, in_both_worlds, shows};
+use crate::{in_both_worlds, shows};
 
 in_both_worlds! {
     async fn a_workload_pushes_what_its_robot_may_and_nothing_else(world: &'static World) {

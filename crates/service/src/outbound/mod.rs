@@ -7,7 +7,7 @@ mod addresses;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -48,6 +48,9 @@ pub enum OutboundError {
     /// The configuration can't be used.
     #[error("outbound.allow: {0}")]
     Config(String),
+    /// No client can be made.
+    #[error("no HTTP client can be made: {0}")]
+    Client(String),
     /// What may not be asked.
     #[error("{0}")]
     Refused(String),
@@ -76,10 +79,11 @@ pub struct OutboundAnswer {
 /// The client. Clones share connections and bounds.
 #[derive(Clone)]
 pub struct Outbound {
-    /// To the public internet and what is allowed, by TLS.
-    secure: Client,
+    /// To the public internet and what is allowed, by TLS. Made when it is needed: it reads the certificates of authorities,
+    /// and most registries ask nobody.
+    secure: Arc<OnceLock<Client>>,
     /// Without TLS, to what is allowed only.
-    plain: Client,
+    plain: Arc<OnceLock<Client>>,
     allow: Arc<[Network]>,
     permits: Arc<Semaphore>,
 }
@@ -154,40 +158,43 @@ impl Outbound {
     pub fn new(config: &OutboundConfig) -> Result<Self, OutboundError> {
         let allow = config.allow.iter().map(|range| range.parse().map_err(OutboundError::Config));
         let allow: Arc<[Network]> = allow.collect::<Result<Vec<_>, _>>()?.into();
-        // Whoever was first has chosen; a process has one.
-        let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = |public| {
-            Client::builder()
-                .dns_resolver(Judge { allow: Arc::clone(&allow), public })
-                .redirect(Policy::none())
-                .no_proxy()
-                .referer(false)
-                .connect_timeout(CONNECT)
-                .timeout(WHOLE)
-                .pool_max_idle_per_host(2)
-                .pool_idle_timeout(Duration::from_secs(30))
-                .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .map_err(|error| OutboundError::Config(format!("no client can be made: {error}")))
-        };
-        Ok(Self {
-            secure: client(true)?,
-            plain: client(false)?,
-            permits: Arc::new(Semaphore::new(AT_ONCE)),
-            allow,
-        })
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Ok(Self { secure: Arc::default(), plain: Arc::default(), allow, permits })
     }
 
-    /// The client and the URL, judged as far as that goes without asking for addresses.
-    fn admit(&self, url: &str) -> Result<(&Client, Url, String), OutboundError> {
+    /// The client for URLs with TLS, which may lead to the public internet, or for those without.
+    fn client(&self, public: bool) -> Result<&Client, OutboundError> {
+        let place = if public { &self.secure } else { &self.plain };
+        if let Some(client) = place.get() {
+            return Ok(client);
+        }
+        // Whoever was first has chosen; a process has one.
+        let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = Client::builder()
+            .dns_resolver(Judge { allow: Arc::clone(&self.allow), public })
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(CONNECT)
+            .timeout(WHOLE)
+            .pool_max_idle_per_host(2)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| OutboundError::Client(error.to_string()))?;
+        Ok(place.get_or_init(|| client))
+    }
+
+    /// Whether it is to be asked by TLS, the URL and its host, judged as far as that goes without asking for addresses.
+    fn judge(&self, url: &str) -> Result<(bool, Url, String), OutboundError> {
         let refused = |why: &str| OutboundError::Refused(format!("{url:?} {why}"));
         let url = Url::parse(url).map_err(|error| refused(&format!("is no URL: {error}")))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(refused("must not hold a name or a password"));
         }
-        let (client, public) = match url.scheme() {
-            "https" => (&self.secure, true),
-            "http" => (&self.plain, false),
+        let public = match url.scheme() {
+            "https" => true,
+            "http" => false,
             _ => return Err(refused("has to begin with https://")),
         };
         let host = url.host_str().ok_or_else(|| refused("names no host"))?.to_owned();
@@ -198,12 +205,17 @@ impl Outbound {
                 return Err(OutboundError::Refused(judge.refusal(&host)));
             }
         }
-        Ok((client, url, host))
+        Ok((public, url, host))
+    }
+
+    fn admit(&self, url: &str) -> Result<(&Client, Url, String), OutboundError> {
+        let (public, url, host) = self.judge(url)?;
+        Ok((self.client(public)?, url, host))
     }
 
     /// Whether a URL may be asked at all, as far as can be said without asking for addresses.
     pub fn check(&self, url: &str) -> Result<(), OutboundError> {
-        self.admit(url).map(|_| ())
+        self.judge(url).map(|_| ())
     }
 
     /// `GET`.
