@@ -3,6 +3,7 @@
 
 mod hostile;
 mod login;
+mod secure;
 mod workloads;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
