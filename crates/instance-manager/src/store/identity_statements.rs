@@ -62,6 +62,8 @@ berth_database::statements! {
     pub(crate) DELETE_TRUSTS = "DELETE FROM trusts WHERE provider_id = $1";
     pub(crate) DELETE_TRUSTS_OF = "DELETE FROM trusts WHERE robot_id = $1";
 
+    /// Whether people may log in by a provider that is there.
+    pub(crate) LETS_IN = "SELECT 1 FROM identity_providers WHERE id = $1 AND login";
     /// Nothing when it has come back before.
     pub(crate) FINISH_LOGIN = "INSERT INTO finished_logins (state, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     pub(crate) LOGIN_IS_FINISHED = "SELECT 1 FROM finished_logins WHERE state = $1";

@@ -41,7 +41,7 @@ pub(crate) enum LoginOutcome {
     Repeated,
     /// Somebody else has the name.
     NameTaken,
-    /// Somebody else was linked meanwhile.
+    /// Somebody else was linked meanwhile, or the provider is gone or lets nobody in.
     Overtaken,
 }
 
@@ -71,6 +71,9 @@ async fn finish(tx: &mut Transaction, login: Login) -> Result<LoginOutcome, Erro
     }
     let (instance, who) = (login.token.instance, login.token.principal);
     let (provider, subject) = (login.provider.to_string(), &login.subject);
+    if tx.optional(&identity::LETS_IN, args![&provider]).await?.is_none() {
+        return Ok(LoginOutcome::Overtaken);
+    }
     let linked = tx.optional(&identity::LINKED, args![&provider, subject, instance.to_string()]).await?;
     let linked = linked.map(|row| row.get::<String>(0)).transpose()?;
     match (&login.new, linked) {

@@ -192,7 +192,9 @@ pub(super) async fn a_login_is_finished_once_and_all_at_once(bench: Bench) {
     assert_eq!(ends(login(5, "1", None, ada, false)).await, LoginOutcome::Done);
     assert!(bench.store.groups_of(ada).await.unwrap().is_empty());
     assert_eq!(refused(&bench).await, [format!("user:{ada}")], "who has left a group");
-    for n in [2, 3, 4] {
+    bench.store.delete_provider(instance, corp.id, None, bench.event(instance)).await.unwrap();
+    assert_eq!(ends(login(6, "6", Some("bob"), fresh(), false)).await, LoginOutcome::Overtaken);
+    for n in [2, 3, 4, 6] {
         assert!(!opens(&bench, instance, [n; 32]).await, "{n}");
     }
 }
