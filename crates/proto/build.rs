@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "berth/instance_manager/v1/audit.proto",
         "berth/instance_manager/v1/instances.proto",
         "berth/instance_manager/v1/principals.proto",
+        "berth/instance_manager/v1/identity.proto",
         "berth/instance_manager/v1/roles.proto",
         "berth/events/v1/events.proto",
     ];

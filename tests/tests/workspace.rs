@@ -31,7 +31,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["berth-access", "berth-bench"]),
     ("argon2", &["berth-access"]),
     ("rcgen", &["berth-testkit", "berth-tests", "berth-bench"]),
-    ("reqwest", &["berth-testkit", "berth-tests"]),
+    ("reqwest", &["berth-service", "berth-testkit", "berth-tests"]),
     ("aws-sdk-s3", &["berth-blob-store"]),
     ("s3s", &["berth-testkit"]),
 ];

@@ -8,8 +8,9 @@ use berth_proto::{
     instance_manager::{
         Instance, RotateInstanceKeyRequest, RotateTokenKeyRequest, SetBlobDeliveryRequest,
         ShredInstanceKeysRequest, WatchRequest, audit_client::AuditClient,
-        instance_keys_client::InstanceKeysClient, instance_manager_client::InstanceManagerClient,
-        instances_client::InstancesClient, principals_client::PrincipalsClient, roles_client::RolesClient,
+        identity_providers_client::IdentityProvidersClient, instance_keys_client::InstanceKeysClient,
+        instance_manager_client::InstanceManagerClient, instances_client::InstancesClient,
+        principals_client::PrincipalsClient, roles_client::RolesClient,
     },
     metadata::{
         CollectNowRequest, CollectionStatusRequest, ScrubNowRequest, ScrubStatusRequest,
@@ -25,6 +26,7 @@ use crate::{
     config::{self, Config},
     content::{self, ContentCommand},
     failure::Failure,
+    identity::{self, IdentityCommand},
     instances::{self, InstanceCommand},
     people::{self, PeopleCommand},
     storage::{self, RotateStorageCredentials, SetStorage, ShowStorage},
@@ -46,6 +48,8 @@ pub(crate) struct AdminArguments {
 enum AdminCommand {
     #[command(flatten)]
     People(PeopleCommand),
+    #[command(flatten)]
+    Identity(Box<IdentityCommand>),
     #[command(flatten)]
     Tenancy(InstanceCommand),
     #[command(flatten)]
@@ -126,6 +130,7 @@ struct Registry {
     keys: InstanceKeysClient<Channel>,
     tenancy: InstancesClient<Channel>,
     people: PrincipalsClient<Channel>,
+    identity: IdentityProvidersClient<Channel>,
     roles: RolesClient<Channel>,
     instance_id: String,
     instances: Vec<Instance>,
@@ -145,6 +150,7 @@ impl Registry {
         let keys = InstanceKeysClient::new(instance_manager.clone());
         let tenancy = InstancesClient::new(instance_manager.clone());
         let people = PrincipalsClient::new(instance_manager.clone());
+        let identity = IdentityProvidersClient::new(instance_manager.clone());
         let roles = RolesClient::new(instance_manager.clone());
         let mut instance_manager = InstanceManagerClient::new(instance_manager);
         let hint =
@@ -166,6 +172,7 @@ impl Registry {
             keys,
             tenancy,
             people,
+            identity,
             roles,
             instance_id,
             instances,
@@ -198,6 +205,9 @@ async fn command(mut registry: Registry, instance: Option<String>, command: Admi
     match command {
         AdminCommand::People(command) => {
             people::run(registry.people.clone(), registry.roles.clone(), instance_id, command).await?;
+        }
+        AdminCommand::Identity(command) => {
+            identity::run(registry.identity.clone(), instance_id, *command).await?;
         }
         AdminCommand::Tenancy(command) => {
             instances::run(registry.tenancy.clone(), &registry.instances, command).await?;

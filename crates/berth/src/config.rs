@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use berth_service::{Address, Limits, telemetry::LogFormat};
+use berth_service::{Address, Limits, Outbound, OutboundConfig, telemetry::LogFormat};
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) database: DatabaseConfig,
     /// Where the roles are that this process does not run.
     pub(crate) peers: Peers,
+    /// What URLs that others wrote may lead to.
+    pub(crate) outbound: OutboundConfig,
     /// The gateway role.
     pub(crate) gateway: berth_gateway::Config,
     /// The metadata role.
@@ -58,6 +60,7 @@ impl Default for Config {
             log: Log::default(),
             database: DatabaseConfig::default(),
             peers: Peers::default(),
+            outbound: OutboundConfig::default(),
             gateway: berth_gateway::Config::default(),
             metadata: berth_metadata::Config::default(),
             instance_manager: berth_instance_manager::Config::default(),
@@ -313,6 +316,7 @@ impl Config {
         self.grpc_address()?;
         self.public_address()?;
         self.admin_address()?;
+        Outbound::new(&self.outbound).map_err(|error| Failure::Config(error.to_string()))?;
         if self.listen.tls_certificate.as_os_str().is_empty() != self.listen.tls_key.as_os_str().is_empty() {
             return Err(wrong("listen", &"tls_certificate and tls_key belong together"));
         }

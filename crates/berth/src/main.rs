@@ -11,6 +11,7 @@ mod content;
 mod counts;
 mod failure;
 mod files;
+mod identity;
 mod instances;
 mod migrate;
 mod password;

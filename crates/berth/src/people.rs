@@ -169,7 +169,7 @@ pub(crate) enum PeopleCommand {
     },
 }
 
-fn reference(text: &str) -> PrincipalReference {
+pub(crate) fn reference(text: &str) -> PrincipalReference {
     let (kind, name) = match (RobotName::of(text), text.strip_prefix("group:")) {
         (Some(robot), _) => (PrincipalKind::Robot, robot),
         (None, Some(group)) => (PrincipalKind::Group, group),
@@ -178,11 +178,11 @@ fn reference(text: &str) -> PrincipalReference {
     PrincipalReference { id: String::new(), kind: kind.to_string(), name: name.to_owned() }
 }
 
-fn robot(name: &str) -> Option<PrincipalReference> {
+pub(crate) fn robot(name: &str) -> Option<PrincipalReference> {
     Some(reference(&RobotName::login(name)))
 }
 
-fn password(file: Option<PathBuf>) -> Result<String> {
+pub(crate) fn password(file: Option<PathBuf>) -> Result<String> {
     let text = match file {
         Some(file) => {
             std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?

@@ -125,6 +125,8 @@ struct Builder<'a> {
     audit: Channel,
     /// Where gateways tell the audit what they gather.
     trail: Channel,
+    /// Logins of people, at instance-manager.
+    logins: Channel,
     keys: Channel,
     /// The stores of instances, at instance-manager.
     stores: Channel,
@@ -246,6 +248,7 @@ impl<'a> Builder<'a> {
         let limits = channel(Role::Metadata, "limits", &peers.metadata)?;
         let audit = channel(Role::InstanceManager, "audit", &peers.instance_manager)?;
         let trail = channel(Role::InstanceManager, "audit-trail", &peers.instance_manager)?;
+        let logins = channel(Role::InstanceManager, "logins", &peers.instance_manager)?;
         let keys = channel(Role::InstanceManager, "instance-keys", &peers.instance_manager)?;
         let stores = channel(Role::InstanceManager, "stores", &peers.instance_manager)?;
         let blob_store = channel(Role::BlobStore, "blob-store", &peers.blob_store)?;
@@ -267,6 +270,7 @@ impl<'a> Builder<'a> {
             instance_manager,
             audit,
             trail,
+            logins,
             keys,
             stores,
             blob_store,
@@ -315,6 +319,7 @@ impl<'a> Builder<'a> {
             limits: self.limits.clone(),
             blobs: self.blob_store.clone(),
             root_key: Arc::new(root_key),
+            outbound: &self.config.outbound,
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),
             tasks: self.back.clone(),
@@ -333,6 +338,7 @@ impl<'a> Builder<'a> {
             streams.cancel();
         });
         self.instance_manager.fill(service.server.clone());
+        self.logins.fill(service.logins.clone());
         self.audit.fill(service.subscriber.clone());
         self.trail.fill(service.audit.clone());
         self.keys.fill(service.keys.clone());
@@ -342,6 +348,8 @@ impl<'a> Builder<'a> {
         self.grpc.add_service(Guard::new("instances", service.instances));
         self.grpc.add_service(Guard::new("principals", service.principals));
         self.grpc.add_service(Guard::new("roles", service.roles));
+        self.grpc.add_service(Guard::new("identity-providers", service.identity_providers));
+        self.grpc.add_service(Guard::new("logins", service.logins));
         self.grpc.add_service(Guard::new("audit", service.subscriber));
         self.grpc.add_service(Guard::new("audit-trail", service.audit));
         self.grpc.add_service(Guard::new("instance-keys", service.keys));
@@ -391,6 +399,7 @@ impl<'a> Builder<'a> {
             warm: self.warm.clone(),
             instance_manager: self.instance_manager.clone(),
             audit: self.trail.clone(),
+            logins: self.logins.clone(),
             blobs,
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),

@@ -14,6 +14,7 @@ mod cache;
 mod challenge;
 mod failure;
 mod list;
+mod login;
 mod manifest;
 mod metrics;
 mod names;
@@ -34,7 +35,10 @@ use std::{sync::Arc, time::Duration};
 use berth_blobs::Blobs;
 use berth_proto::{
     MAX_MESSAGE_BYTES, WarmReads,
-    instance_manager::{audit_client::AuditClient, instance_manager_client::InstanceManagerClient},
+    instance_manager::{
+        audit_client::AuditClient, instance_manager_client::InstanceManagerClient,
+        logins_client::LoginsClient,
+    },
     metadata::metadata_client::MetadataClient,
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
@@ -91,6 +95,8 @@ pub struct Deps<'a> {
     pub instance_manager: Channel,
     /// The audit.
     pub audit: Channel,
+    /// To the logins of instance-manager.
+    pub logins: Channel,
     /// The bytes of blobs.
     pub blobs: Arc<dyn Blobs>,
     /// Time.
@@ -123,6 +129,7 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
     Gateway::new(request::Parts {
         metadata,
         instance_manager,
+        logins: LoginsClient::new(deps.logins),
         blobs: deps.blobs,
         settings,
         audit,

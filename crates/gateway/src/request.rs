@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc};
 use berth_blobs::Blobs;
 use berth_oci::ErrorCode;
 use berth_proto::{
-    WarmReads, instance_manager::instance_manager_client::InstanceManagerClient,
+    WarmReads,
+    instance_manager::{instance_manager_client::InstanceManagerClient, logins_client::LoginsClient},
     metadata::metadata_client::MetadataClient,
 };
 use berth_service::{Channel, Connection, Ids, Tasks};
@@ -27,6 +28,7 @@ use crate::{
 pub(crate) struct Parts {
     pub(crate) metadata: MetadataClient<Channel>,
     pub(crate) instance_manager: InstanceManagerClient<Channel>,
+    pub(crate) logins: LoginsClient<Channel>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) audit: Arc<Audit>,

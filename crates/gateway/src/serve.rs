@@ -248,6 +248,7 @@ async fn dispatch(request: &Request, route: Parsed, body: &mut Reader) -> Result
             _ => Err(not_allowed("GET, HEAD")),
         },
         "/token" => crate::token::issue(request, body).await,
+        path if path.starts_with(crate::login::PREFIX) => crate::login::handle(request).await,
         _ => handle(request, route.map_err(Problem::from)?, body).await,
     }
 }
@@ -355,6 +356,7 @@ fn route_name(route: &Parsed, path: &str) -> &'static str {
         Ok(Route::Uploads(_) | Route::Upload(..)) => "upload",
         Ok(Route::Referrers(..)) => "referrers",
         Err(_) if path == "/token" => "token",
+        Err(_) if path.starts_with(crate::login::PREFIX) => "login",
         Err(_) => "other",
     }
 }

@@ -31,6 +31,11 @@ impl Actor {
         }
     }
 
+    /// Somebody who has just logged in by an identity provider.
+    pub(crate) fn by_login(who: (InstanceId, Principal), address: String) -> Self {
+        Self { principal: Some(who), credential: "oidc".into(), address, request_id: String::new() }
+    }
+
     /// Reads the message.
     pub(crate) fn read(actor: Option<wire::Actor>) -> Result<Self, Problem> {
         let Some(actor) = actor.filter(|actor| !actor.principal.is_empty()) else {
@@ -55,7 +60,7 @@ impl Actor {
 
     /// Whether it came with something that was lent for a time, which must not be made to last.
     pub(crate) fn is_lent(&self) -> bool {
-        matches!(self.credential.as_str(), "temporary_token" | "refresh_token")
+        matches!(self.credential.as_str(), "temporary_token" | "refresh_token" | "identity_token")
     }
 
     /// An entry of the audit: `kind` was done to `subject`.

@@ -1,8 +1,8 @@
 //! The one place where a credential becomes a principal, whatever it came with: passwords, robots' secrets, temporary
-//! tokens, refresh tokens.
+//! tokens, refresh tokens, tokens of other issuers.
 
 use berth_access::{Passwords, secret_hash};
-use berth_model::{InstanceId, PrincipalKind, RobotName, SecretId};
+use berth_model::{InstanceId, PrincipalKind, ProviderId, RobotName, SecretId};
 use berth_service::{SharedClock, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -10,16 +10,17 @@ use subtle::ConstantTimeEq;
 use crate::{
     Error,
     error::wrong_credentials,
+    federation::Federation,
     guesses::Guesses,
     principals::{ROBOT_SECRET, TEMPORARY_TOKEN},
-    store::{Store, StoredPrincipal, TokenKind},
+    store::{Store, StoredPrincipal, StoredProvider, TokenKind, TokenOwner},
 };
 
 /// What a client shows.
 #[derive(Clone, Debug)]
 pub(crate) enum Credential {
     Anonymous,
-    /// A name and a password, a robot's secret or a temporary token.
+    /// A name and a password, a robot's secret, a temporary token or a token of another issuer.
     Password {
         name: String,
         secret: SecretString,
@@ -33,6 +34,10 @@ pub(crate) struct Authenticated {
     pub(crate) principal: StoredPrincipal,
     /// The robot's secret that it rests on.
     pub(crate) secret: Option<SecretId>,
+    /// The identity provider that it rests on.
+    pub(crate) provider: Option<ProviderId>,
+    /// Whether it may be made to last by a refresh token.
+    pub(crate) lasts: bool,
     /// When it was used last, where that is known.
     secret_used_at: Option<Timestamp>,
     /// The credential itself ends then, and with it what comes of it.
@@ -45,6 +50,7 @@ pub(crate) struct Credentials {
     pub(crate) store: Store,
     pub(crate) passwords: Passwords,
     pub(crate) guesses: Guesses,
+    pub(crate) federation: Federation,
     pub(crate) clock: SharedClock,
 }
 
@@ -62,10 +68,13 @@ impl Credentials {
             Credential::Password { secret, .. } if secret.expose_secret().starts_with(TEMPORARY_TOKEN) => {
                 self.by_token(instance, secret, TokenKind::Temporary).await?
             }
-            Credential::Password { name, secret } => match RobotName::of(name) {
-                Some(robot) => self.by_robot_secret(instance, robot, secret).await?,
-                None => self.by_password(instance, name, secret, address).await?,
-            },
+            Credential::Password { name, secret } => {
+                match (self.federation.provider(instance, secret).await?, RobotName::of(name)) {
+                    (Some(provider), _) => self.by_foreign_token(&provider, name, secret, address).await?,
+                    (None, Some(robot)) => self.by_robot_secret(instance, robot, secret).await?,
+                    (None, None) => self.by_password(instance, name, secret, address).await?,
+                }
+            }
         };
         let found = found.filter(|found| found.principal.is_live(self.clock.now()));
         let found = found.ok_or_else(wrong_credentials)?;
@@ -92,7 +101,14 @@ impl Credentials {
             return Ok(None);
         }
         attempt.right();
-        Ok(user.map(|principal| Authenticated { principal, secret: None, secret_used_at: None, until: None }))
+        Ok(user.map(|principal| Authenticated {
+            principal,
+            secret: None,
+            provider: None,
+            lasts: true,
+            secret_used_at: None,
+            until: None,
+        }))
     }
 
     async fn by_robot_secret(
@@ -113,6 +129,8 @@ impl Credentials {
         Ok(fits.map(|kept| Authenticated {
             principal: robot,
             secret: Some(kept.id),
+            provider: None,
+            lasts: true,
             secret_used_at: kept.last_used_at,
             until,
         }))
@@ -126,12 +144,39 @@ impl Credentials {
     ) -> Result<Option<Authenticated>, Error> {
         let hash = secret_hash(token.expose_secret());
         let found = self.store.principal_by_token(hash, kind, instance, self.clock.now()).await?;
-        Ok(found.map(|(principal, secret, ends)| {
+        Ok(found.map(|TokenOwner { principal, secret, provider, expires_at: ends }| {
             let until = match (kind, principal.expires_at) {
                 (TokenKind::Temporary, end) => Some(end.map_or(ends, |end| end.min(ends))),
                 (TokenKind::Refresh, end) => end,
             };
-            Authenticated { principal, secret, secret_used_at: None, until }
+            Authenticated { principal, secret, provider, lasts: true, secret_used_at: None, until }
+        }))
+    }
+
+    /// What is right is never made to wait: a signature can't be guessed, and others' wrong tokens must not shut a robot out.
+    /// An access token that comes of it has its own five minutes, and nothing else does.
+    async fn by_foreign_token(
+        &self,
+        provider: &StoredProvider,
+        name: &str,
+        token: &SecretString,
+        address: &str,
+    ) -> Result<Option<Authenticated>, Error> {
+        let attempt = self.guesses.attempt(provider.instance, name, address);
+        let Some(principal) = self.federation.who(provider, name, token).await? else {
+            attempt.check()?;
+            attempt.wrong();
+            return Ok(None);
+        };
+        attempt.right();
+        let until = principal.expires_at;
+        Ok(Some(Authenticated {
+            principal,
+            secret: None,
+            provider: Some(provider.id),
+            lasts: false,
+            secret_used_at: None,
+            until,
         }))
     }
 

@@ -3,6 +3,7 @@
 use berth_access::{KeyError, PasswordError, SealError};
 use berth_database::DatabaseError;
 use berth_oci::{ErrorCode, Problem};
+use berth_service::outbound::OutboundError;
 
 /// Any failure of this service.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,9 @@ pub enum Error {
     /// A password could not be checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// The client for outbound HTTP can't be made.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// A generated password can't be kept for its reader.
     #[error("the generated password of the administrator can't be kept")]
     Keeper(#[source] std::io::Error),
@@ -47,6 +51,7 @@ impl From<Error> for Problem {
             Error::Seal(_)
             | Error::Key(_)
             | Error::Password(_)
+            | Error::Outbound(_)
             | Error::Keeper(_)
             | Error::Catalogue(_)
             | Error::Inconsistent(_) => {

@@ -8,14 +8,18 @@ mod authority;
 mod bootstrap;
 mod credentials;
 mod error;
+mod federation;
 mod grpc;
 mod guesses;
 mod instances;
+mod issuers;
 mod keys;
 mod login;
+mod logins;
 mod metrics;
 mod paths;
 mod principals;
+mod providers;
 mod roles;
 mod settings;
 mod storage;
@@ -24,6 +28,7 @@ mod store;
 mod tests;
 mod token;
 mod token_keys;
+mod trusts;
 mod worker;
 
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -35,16 +40,20 @@ use berth_proto::{
     MAX_MESSAGE_BYTES,
     events::subscriber_server::SubscriberServer,
     instance_manager::{
-        audit_server::AuditServer, instance_keys_server::InstanceKeysServer,
-        instance_manager_server::InstanceManagerServer, instances_server::InstancesServer,
-        principals_server::PrincipalsServer, roles_server::RolesServer, stores_server::StoresServer,
+        audit_server::AuditServer, identity_providers_server::IdentityProvidersServer,
+        instance_keys_server::InstanceKeysServer, instance_manager_server::InstanceManagerServer,
+        instances_server::InstancesServer, logins_server::LoginsServer, principals_server::PrincipalsServer,
+        roles_server::RolesServer, stores_server::StoresServer,
     },
     metadata::limits_client::LimitsClient,
 };
-use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
+use berth_service::{Channel, Ids, Outbound, OutboundConfig, Registry, SharedClock, Tasks};
 pub use bootstrap::ADMIN;
 pub use error::Error;
-pub use grpc::{AuditApi, AuditSubscriber, InstanceManagerApi, InstancesApi, PrincipalsApi, RolesApi};
+pub use grpc::{
+    AuditApi, AuditSubscriber, IdentityProvidersApi, InstanceManagerApi, InstancesApi, LoginsApi,
+    PrincipalsApi, RolesApi,
+};
 pub use keys::InstanceKeysApi;
 use secrecy::SecretString;
 pub use storage::StoresApi;
@@ -143,6 +152,8 @@ pub struct Deps<'a> {
     pub admin_password: Option<SecretString>,
     /// Keeps a random one.
     pub password_keeper: Arc<dyn PasswordKeeper>,
+    /// Where identity providers may be.
+    pub outbound: &'a OutboundConfig,
     /// Time.
     pub clock: SharedClock,
     /// Ids.
@@ -161,6 +172,10 @@ pub struct Service {
     pub instances: InstancesServer<InstancesApi>,
     /// People, robots and groups.
     pub principals: PrincipalsServer<PrincipalsApi>,
+    /// Identity providers and trusts.
+    pub identity_providers: IdentityProvidersServer<IdentityProvidersApi>,
+    /// Logins of people by a browser, for gateways.
+    pub logins: LoginsServer<LoginsApi>,
     /// Roles and grants.
     pub roles: RolesServer<RolesApi>,
     /// The keys that seal what instances store.
@@ -289,10 +304,31 @@ async fn assemble(
         clock: clock.clone(),
         ids: deps.ids.clone(),
     };
+    let outbound = Outbound::new(deps.outbound)?;
+    let issuers = issuers::Issuers::new(outbound.clone(), clock.clone());
+    let secrets = providers::ClientSecrets(Arc::clone(&root));
+    let providers = providers::Providers {
+        store: store.clone(),
+        settings: settings.clone(),
+        authority: authority.clone(),
+        principals: principals.clone(),
+        secrets: secrets.clone(),
+        outbound,
+        ids: deps.ids.clone(),
+    };
+    let logins = logins::Logins {
+        store: store.clone(),
+        settings: settings.clone(),
+        issuers: issuers.clone(),
+        secrets,
+        clock: clock.clone(),
+        ids: deps.ids.clone(),
+    };
     let credentials = credentials::Credentials {
         store: store.clone(),
         passwords,
         guesses: guesses::Guesses::new(clock.clone()),
+        federation: federation::Federation { store: store.clone(), issuers },
         clock: clock.clone(),
     };
     let issuer = token::Issuer {
@@ -361,6 +397,12 @@ async fn assemble(
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         principals: PrincipalsServer::new(PrincipalsApi { principals: principals.clone() })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        identity_providers: IdentityProvidersServer::new(IdentityProvidersApi { providers })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        logins: LoginsServer::new(LoginsApi { logins })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         roles: RolesServer::new(RolesApi { roles, principals })

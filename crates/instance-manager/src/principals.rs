@@ -1,5 +1,7 @@
 //! People, robots and groups: what they may be called, how they are made, changed and ended.
 
+use std::time::Duration;
+
 use berth_access::{Passwords, random_secret, secret_hash};
 use berth_model::{GrantId, InstanceId, PrincipalId, PrincipalKind, RobotName, SecretId};
 use berth_oci::{ErrorCode, Problem};
@@ -26,7 +28,7 @@ pub(crate) const ROBOT_SECRET: &str = "berth_robot_";
 pub(crate) const TEMPORARY_TOKEN: &str = "berth_temp_";
 
 /// How long a temporary token is valid, in seconds.
-const TEMPORARY_SECONDS: i64 = 3_600;
+pub(crate) const TEMPORARY_SECONDS: u64 = 3_600;
 
 /// The most members or principals of a page.
 pub(crate) const MAX_PAGE: u32 = 1_000;
@@ -70,7 +72,7 @@ pub(crate) struct Principals {
 }
 
 /// What Basic credentials can carry, people can tell apart and shells leave alone.
-fn check_name(kind: PrincipalKind, name: &str) -> Result<(), Problem> {
+pub(crate) fn check_name(kind: PrincipalKind, name: &str) -> Result<(), Problem> {
     let letter = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let more: &[u8] = if kind == PrincipalKind::User { b"._-@+" } else { b"._-" };
     let fits = (1..=128).contains(&name.len())
@@ -88,7 +90,7 @@ fn check_name(kind: PrincipalKind, name: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_text(field: &str, text: &str, most: usize) -> Result<(), Problem> {
+pub(crate) fn check_text(field: &str, text: &str, most: usize) -> Result<(), Problem> {
     if text.len() > most || text.chars().any(|c| c.is_control() && c != '\n') {
         return Err(invalid(format!("the {field} has at most {most} bytes, and no control characters")));
     }
@@ -370,7 +372,7 @@ impl Principals {
             return Err(wrong_credentials().into());
         }
         let (token, hash) = fresh(TEMPORARY_TOKEN)?;
-        let hour = Timestamp(now.0.saturating_add(TEMPORARY_SECONDS * 1_000_000));
+        let hour = now.plus(Duration::from_secs(TEMPORARY_SECONDS));
         let expires_at = principal.expires_at.map_or(hour, |end| end.min(hour));
         let kept = SecretToken {
             hash,
@@ -378,6 +380,7 @@ impl Principals {
             instance,
             principal: id,
             secret: None,
+            provider: None,
             created_at: now,
             expires_at,
         };

@@ -114,7 +114,9 @@ impl Issuer {
         };
         let kind = login::kind(&request.credential);
         let refresh_token = match (&known, request.offline) {
-            (Some(known), true) => Some(self.refresh_token(known, instance, request.credential).await?),
+            (Some(known), true) if known.lasts => {
+                Some(self.refresh_token(known, instance, request.credential).await?)
+            }
             _ => None,
         };
         let left = known.as_ref().and_then(|known| known.until).map(|end| end.since(began));
@@ -210,6 +212,7 @@ impl Issuer {
             instance,
             principal: known.principal.id,
             secret: known.secret,
+            provider: known.provider,
             created_at: now,
             // What was lent for an hour does not become more.
             expires_at: known.until.map_or(end, |until| until.min(end)),

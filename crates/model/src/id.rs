@@ -76,6 +76,10 @@ ids! {
     GrantId;
     /// One of the secrets of a robot.
     SecretId;
+    /// An identity provider of an instance.
+    ProviderId;
+    /// A rule by which workloads of a provider are a robot.
+    TrustId;
     /// An event.
     EventId;
 }

@@ -18,7 +18,8 @@ pub use edition::{
     AddOns, Edition, EditionError, EditionRequired, Editions, Feature, Limit, Limits, PullRate, UNLIMITED,
 };
 pub use id::{
-    EventId, GrantId, IdError, InstanceId, NamespaceId, PrincipalId, RepositoryId, SecretId, UploadId,
+    EventId, GrantId, IdError, InstanceId, NamespaceId, PrincipalId, ProviderId, RepositoryId, SecretId,
+    TrustId, UploadId,
 };
 pub use instance::{InstanceState, is_instance_name};
 pub use permission::{Permission, PermissionError};

@@ -13,6 +13,7 @@ mod ids;
 mod limits;
 mod listener;
 mod opening;
+pub mod outbound;
 mod tasks;
 pub mod telemetry;
 
@@ -22,5 +23,6 @@ pub use health::{Health, admin_routes};
 pub use ids::Ids;
 pub use limits::{Connections, Limits};
 pub use listener::{Address, Connection, Listener, ListenerError, serve};
+pub use outbound::{Outbound, OutboundConfig};
 pub use prometheus_client::registry::Registry;
 pub use tasks::Tasks;

@@ -1,6 +1,7 @@
 //! The gRPC servers: read the request, call the domain, say the error. Nothing else.
 
 mod audit;
+mod identity;
 mod instances;
 mod principals;
 mod roles;
@@ -41,6 +42,7 @@ use crate::{
     token_keys::{PUBLISHED, TokenKeys},
 };
 pub use audit::AuditApi;
+pub use identity::{IdentityProvidersApi, LoginsApi};
 pub use instances::InstancesApi;
 pub use principals::PrincipalsApi;
 pub use roles::RolesApi;

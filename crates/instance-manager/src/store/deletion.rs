@@ -4,8 +4,9 @@ use berth_database::args;
 use berth_model::{InstanceId, InstanceState, PrincipalKind};
 
 use super::{
-    AuditRow, Store, Tenant, add_audit,
+    AuditRow, Store, Tenant, add_audit, identity, identity_statements as identity_sql,
     instances::{lock, read},
+    principals,
     revocations::refuse_instance,
     statements as sql,
 };
@@ -83,23 +84,18 @@ impl Store {
             .await
     }
 
-    /// Takes away a hundred of the principals of an instance that ends, with all they have; whether there were any.
+    /// Takes away the identity providers of an instance that ends, and a hundred of its principals with all they have; whether there were any.
     pub(crate) async fn delete_some_principals(&self, instance: InstanceId) -> Result<bool, Error> {
         self.database
             .write("delete_some_principals", move |tx| {
                 Box::pin(async move {
+                    for row in tx.all(&identity_sql::PROVIDERS_OF, args![instance.to_string()]).await? {
+                        identity::forget(tx, &row.get::<String>(0)?).await?;
+                    }
                     let found = tx.all(&sql::SOME_PRINCIPALS, args![instance.to_string()]).await?;
                     for row in &found {
                         let principal: String = row.get(0)?;
-                        for statement in [
-                            &sql::DELETE_SECRET_TOKENS,
-                            &sql::DELETE_SECRETS,
-                            &sql::DELETE_GRANTS,
-                            &sql::LEAVE_GROUPS,
-                            &sql::DELETE_PRINCIPAL,
-                        ] {
-                            tx.execute(statement, args![principal.as_str()]).await?;
-                        }
+                        principals::forget(tx, &principal).await?;
                     }
                     Ok::<_, Error>(!found.is_empty())
                 })

@@ -4,9 +4,12 @@ mod audit;
 mod audit_statements;
 mod deletion;
 mod grants;
+mod identity;
+mod identity_statements;
 mod instances;
 mod keys;
 mod known;
+mod logins;
 mod principals;
 mod revocations;
 mod roles;
@@ -16,6 +19,7 @@ mod stores;
 #[cfg(test)]
 mod suite;
 mod token_keys;
+mod trusts;
 
 use std::sync::Arc;
 
@@ -26,15 +30,18 @@ use berth_model::{BlobDelivery, InstanceId, InstanceState};
 use berth_service::Timestamp;
 pub(crate) use deletion::Heads;
 pub(crate) use grants::{GrantRow, NewGrant};
+pub(crate) use identity::{NewProvider, ProviderChange, ProviderText, StoredProvider};
 pub(crate) use instances::{InstanceChange, NewInstance, Tenant};
 pub(crate) use keys::NewKey;
+pub(crate) use logins::{Login, LoginOutcome};
 pub(crate) use principals::{Member, NewPrincipal, PrincipalChange, StoredPrincipal};
 pub(crate) use revocations::NotBefore;
 pub(crate) use roles::{RoleText, StoredRole};
-pub(crate) use secrets::{NewSecret, SecretToken, StoredSecret, TokenKind};
+pub(crate) use secrets::{NewSecret, SecretToken, StoredSecret, TokenKind, TokenOwner};
 use statements as sql;
 pub(crate) use stores::{NewStore, StoredStore};
 pub(crate) use token_keys::Rotation;
+pub(crate) use trusts::{Conditions, NewTrust, StoredTrust};
 
 use crate::Error;
 

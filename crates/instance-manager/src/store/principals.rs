@@ -8,7 +8,7 @@ use berth_service::Timestamp;
 use super::{
     AuditRow, NewGrant, NewSecret, Store, add_audit,
     grants::add_grant,
-    id,
+    id, identity_statements as identity,
     known::Known,
     revocations::{refuse_instance, refuse_principal},
     statements as sql,
@@ -16,7 +16,7 @@ use super::{
 use crate::{Error, error::stale};
 
 /// The most groups that a principal may be in, and that hold grants for it.
-const MAX_GROUPS: i64 = 1_000;
+pub(super) const MAX_GROUPS: i64 = 1_000;
 
 /// A principal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,6 +133,23 @@ pub(super) fn absent(principal: PrincipalId) -> Problem {
 
 async fn read(tx: &mut Transaction, instance: InstanceId, of: PrincipalId) -> Result<StoredPrincipal, Error> {
     principal(&tx.one(&sql::PRINCIPAL_BY_ID, args![instance.to_string(), of.to_string()]).await?)
+}
+
+/// Takes a principal away, with all it has.
+pub(super) async fn forget(tx: &mut Transaction, principal: &str) -> Result<(), Error> {
+    for statement in [
+        &identity::UNLINK_PRINCIPAL,
+        &identity::FORGET_GROUP,
+        &identity::DELETE_TRUSTS_OF,
+        &sql::DELETE_SECRET_TOKENS,
+        &sql::DELETE_SECRETS,
+        &sql::DELETE_GRANTS,
+        &sql::LEAVE_GROUPS,
+        &sql::DELETE_PRINCIPAL,
+    ] {
+        tx.execute(statement, args![principal]).await?;
+    }
+    Ok(())
 }
 
 impl Store {
@@ -310,15 +327,7 @@ impl Store {
                 let entry = entry.clone();
                 Box::pin(async move {
                     let locked = lock(tx, instance, of, version).await?;
-                    for statement in [
-                        &sql::DELETE_SECRET_TOKENS,
-                        &sql::DELETE_SECRETS,
-                        &sql::DELETE_GRANTS,
-                        &sql::LEAVE_GROUPS,
-                        &sql::DELETE_PRINCIPAL,
-                    ] {
-                        tx.execute(statement, args![of.to_string()]).await?;
-                    }
+                    forget(tx, &of.to_string()).await?;
                     let now = tx.now();
                     add_audit(tx, entry, now).await?;
                     if locked.kind == PrincipalKind::Group {

@@ -1,7 +1,7 @@
 //! Random secrets, each kept as its SHA-256: those of robots, temporary tokens, refresh tokens.
 
-use berth_database::args;
-use berth_model::{InstanceId, Principal, PrincipalId, PrincipalKind, SecretId};
+use berth_database::{Transaction, args};
+use berth_model::{InstanceId, Principal, PrincipalId, PrincipalKind, ProviderId, SecretId};
 use berth_oci::{ErrorCode, Problem};
 use berth_service::Timestamp;
 
@@ -58,8 +58,37 @@ pub(crate) struct SecretToken {
     pub(crate) instance: InstanceId,
     pub(crate) principal: PrincipalId,
     pub(crate) secret: Option<SecretId>,
+    /// The provider by which it was got, and with which it ends.
+    pub(crate) provider: Option<ProviderId>,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+}
+
+/// A token by its hash: whose it is, what it came from, and when it ends.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenOwner {
+    pub(crate) principal: StoredPrincipal,
+    pub(crate) secret: Option<SecretId>,
+    pub(crate) provider: Option<ProviderId>,
+    pub(crate) expires_at: Timestamp,
+}
+
+/// Keeps a token, and lets go of the principal's expired ones of its kind and of all but the newest hundred.
+pub(super) async fn add_secret_token(tx: &mut Transaction, token: &SecretToken) -> Result<(), Error> {
+    let (principal, kind) = (token.principal.to_string(), token.kind.as_str());
+    let values = args![
+        token.hash.to_vec(),
+        kind,
+        token.instance.to_string(),
+        &principal,
+        token.secret.map(|id| id.to_string()),
+        token.created_at,
+        token.expires_at,
+        token.provider.map(|id| id.to_string())
+    ];
+    tx.execute(&sql::ADD_SECRET_TOKEN, values).await?;
+    tx.execute(&sql::PRUNE_SECRET_TOKENS, args![principal, kind, token.created_at]).await?;
+    Ok(())
 }
 
 impl Store {
@@ -156,7 +185,7 @@ impl Store {
             .await
     }
 
-    /// Keeps a token, and lets go of the principal's expired ones of its kind and of all but the newest hundred.
+    /// Keeps a token.
     pub(crate) async fn keep_secret_token(&self, token: SecretToken) -> Result<(), Error> {
         self.keep_token(token, None).await
     }
@@ -171,18 +200,7 @@ impl Store {
             .write("keep_secret_token", move |tx| {
                 let (token, entry) = (token.clone(), entry.clone());
                 Box::pin(async move {
-                    let (principal, kind) = (token.principal.to_string(), token.kind.as_str());
-                    let values = args![
-                        token.hash.to_vec(),
-                        kind,
-                        token.instance.to_string(),
-                        &principal,
-                        token.secret.map(|id| id.to_string()),
-                        token.created_at,
-                        token.expires_at
-                    ];
-                    tx.execute(&sql::ADD_SECRET_TOKEN, values).await?;
-                    tx.execute(&sql::PRUNE_SECRET_TOKENS, args![principal, kind, token.created_at]).await?;
+                    add_secret_token(tx, &token).await?;
                     if let Some(entry) = entry {
                         let now = tx.now();
                         add_audit(tx, entry, now).await?;
@@ -193,19 +211,25 @@ impl Store {
             .await
     }
 
-    /// Whose token this is, in this instance, at this time; the secret it came from; and when it ends.
+    /// Whose token this is, in this instance, at this time.
     pub(crate) async fn principal_by_token(
         &self,
         hash: [u8; 32],
         kind: TokenKind,
         instance: InstanceId,
         now: Timestamp,
-    ) -> Result<Option<(StoredPrincipal, Option<SecretId>, Timestamp)>, Error> {
+    ) -> Result<Option<TokenOwner>, Error> {
         let values = args![hash.to_vec(), kind.as_str(), instance.to_string(), now];
         let row = self.database.read_optional(&sql::PRINCIPAL_BY_SECRET_TOKEN, values).await?;
         row.map(|row| {
             let secret = row.get::<Option<String>>(14)?.map(|_| id(&row, 14)).transpose()?;
-            Ok((principal(&row)?, secret, Timestamp(row.get(15)?)))
+            let provider = row.get::<Option<String>>(16)?.map(|_| id(&row, 16)).transpose()?;
+            Ok(TokenOwner {
+                principal: principal(&row)?,
+                secret,
+                provider,
+                expires_at: Timestamp(row.get(15)?),
+            })
         })
         .transpose()
     }

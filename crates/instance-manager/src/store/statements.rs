@@ -180,10 +180,10 @@ berth_database::statements! {
         WHERE m.principal_id = $1 AND NOT p.disabled ORDER BY 1 LIMIT 20000";
 
     pub(crate) ADD_SECRET_TOKEN = "INSERT INTO secret_tokens (hash, kind, instance_id, principal_id, secret_id, created_at, \
-        expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        expires_at, provider_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     pub(crate) PRINCIPAL_BY_SECRET_TOKEN = "SELECT p.id, p.instance_id, p.kind, p.name, p.description, p.disabled, \
         p.password_hash, p.email, p.expires_at, p.last_used_at, p.grants_revision + i.access_revision, p.version, p.created_at, \
-        p.updated_at, t.secret_id, t.expires_at FROM secret_tokens t JOIN principals p ON p.id = t.principal_id \
+        p.updated_at, t.secret_id, t.expires_at, t.provider_id FROM secret_tokens t JOIN principals p ON p.id = t.principal_id \
         JOIN instances i ON i.id = p.instance_id \
         WHERE t.hash = $1 AND t.kind = $2 AND t.instance_id = $3 AND p.instance_id = $3 AND t.expires_at > $4";
     /// The old and the many; by the index on (principal_id, kind, created_at).

@@ -11,7 +11,9 @@ use std::{
 };
 
 mod audit;
+mod federation;
 mod identity;
+mod logins;
 mod tenancy;
 
 use async_trait::async_trait;
@@ -284,6 +286,7 @@ impl Ground<'_> {
             root_key: self.root.clone(),
             admin_password: admin_password.map(SecretString::from),
             password_keeper: shelf.clone(),
+            outbound: &berth_service::OutboundConfig { allow: vec!["127.0.0.1".to_owned()] },
             clock: self.clock.clone(),
             ids: Ids::random(self.clock.clone()),
             tasks: self.tasks.clone(),

@@ -9,6 +9,10 @@ use audit::{
 use berth_database::Engine;
 use berth_model::EventId;
 use berth_service::{Ids, ManualClock};
+use identity::{
+    a_login_is_finished_once_and_all_at_once, a_provider_has_its_name_and_its_issuer_alone,
+    what_hangs_on_a_provider_goes_with_it,
+};
 use principals::{
     a_group_gives_what_it_has_until_it_is_left, a_name_belongs_to_one_principal,
     a_principal_is_read_as_the_last_change_left_it, a_robot_has_two_secrets_at_most,
@@ -19,6 +23,7 @@ use principals::{
 use super::*;
 
 mod audit;
+mod identity;
 mod principals;
 
 struct Bench {
@@ -109,6 +114,9 @@ on_both!(
     an_export_is_complete_and_goes_on_where_it_was,
     old_entries_go_and_nothing_else,
     recording_never_waits_for_a_month,
+    a_provider_has_its_name_and_its_issuer_alone,
+    what_hangs_on_a_provider_goes_with_it,
+    a_login_is_finished_once_and_all_at_once,
     blob_delivery_changes_the_revision_and_is_audited,
 );
 
@@ -118,6 +126,7 @@ async fn every_statement_is_understood(bench: Bench) {
     for (name, statement, _) in audit_statements::PAGES {
         bench.database.prepare_all(&[(name, statement)]).await.unwrap();
     }
+    bench.database.prepare_all(identity_statements::ALL).await.unwrap();
 }
 
 async fn processes_that_start_together_make_one_of_each(bench: Bench) {

@@ -32,11 +32,16 @@ fn grant(bench: &Bench, principal: PrincipalId, role: &str, scope: GrantScope) -
     NewGrant { id, principal, role: role.into(), scope, created_by: "user:a".into() }
 }
 
-async fn home(bench: &Bench) -> InstanceId {
+pub(super) async fn home(bench: &Bench) -> InstanceId {
     bench.store.bootstrap(bench.seed()).await.unwrap()
 }
 
-async fn add(bench: &Bench, instance: InstanceId, kind: PrincipalKind, name: &str) -> StoredPrincipal {
+pub(super) async fn add(
+    bench: &Bench,
+    instance: InstanceId,
+    kind: PrincipalKind,
+    name: &str,
+) -> StoredPrincipal {
     let made = bench.store.add_principal(new(bench, instance, kind, name), bench.event(instance)).await;
     made.unwrap().unwrap()
 }
@@ -45,7 +50,7 @@ async fn again(bench: &Bench, principal: &StoredPrincipal) -> StoredPrincipal {
     bench.store.principal_by_id(principal.instance, principal.id).await.unwrap().unwrap()
 }
 
-fn code<T: std::fmt::Debug>(outcome: Result<T, Error>) -> ErrorCode {
+pub(super) fn code<T: std::fmt::Debug>(outcome: Result<T, Error>) -> ErrorCode {
     Problem::from(outcome.unwrap_err()).code
 }
 
@@ -62,6 +67,7 @@ fn token(
         instance: principal.instance,
         principal: principal.id,
         secret,
+        provider: None,
         created_at: now,
         expires_at: now.plus(Duration::from_secs(3_600)),
     }
@@ -72,7 +78,7 @@ async fn opens(bench: &Bench, instance: InstanceId, hash: [u8; 32]) -> bool {
     bench.store.principal_by_token(hash, TokenKind::Refresh, instance, now).await.unwrap().is_some()
 }
 
-async fn refused(bench: &Bench) -> Vec<String> {
+pub(super) async fn refused(bench: &Bench) -> Vec<String> {
     bench.store.settings().await.unwrap().not_befores.into_iter().map(|row| row.subject).collect()
 }
 
@@ -344,7 +350,7 @@ pub(super) async fn refresh_tokens_expire_and_do_not_pile_up(bench: Bench) {
         bench.store.keep_secret_token(kept).await.unwrap();
     }
     let at = async |n, kind, of, now| {
-        bench.store.principal_by_token(hash(n), kind, of, now).await.unwrap().map(|found| found.0.id)
+        bench.store.principal_by_token(hash(n), kind, of, now).await.unwrap().map(|found| found.principal.id)
     };
     let now = start.plus(Duration::from_secs(200));
     assert_eq!(at(150, TokenKind::Refresh, instance, now).await, Some(carol.id));
