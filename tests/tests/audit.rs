@@ -26,8 +26,15 @@ struct Tenant<'a> {
 
 impl<'a> Tenant<'a> {
     async fn new(deployment: &'a Deployment, name: &'static str) -> Self {
-        let made =
-            ["create-instance", name, "--edition", "basic", "--region", "eu-central-1", "--create-on-push"];
+        let made = [
+            "create-instance",
+            name,
+            "--edition",
+            "unlimited",
+            "--region",
+            "eu-central-1",
+            "--create-on-push",
+        ];
         deployment.admin(&made, "").await.unwrap();
         let tenant = Self { deployment, name };
         tenant.admin(&["create-user", "owner"], "the password").await;
