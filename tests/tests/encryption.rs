@@ -314,3 +314,65 @@ async fn a_deployment_may_begin_to_seal_and_end_it() {
     assert_eq!(sizes, [100_000, 100_002, stored_size(100_001)]);
     deployment.is_sound().await.unwrap();
 }
+
+/// `berth rotate-root-key` with the configuration of the process that has the root key.
+async fn rotate_root_key(deployment: &Deployment, process: &str) -> std::process::Output {
+    let config = deployment.folder().join(format!("{process}.toml"));
+    let mut command = tokio::process::Command::new(berth_testkit::binary());
+    command.arg("rotate-root-key").arg("--config").arg(config).output().await.unwrap()
+}
+
+async fn changes_the_root_key(setting: Setting) {
+    let deployment = sealing(setting).start().await.unwrap();
+    let process = if setting.layout == Layout::RolesApart { "instance-manager" } else { "berth" };
+    let repository = deployment.client().repository("sealed/app");
+    let mut content = Content::named("root-key");
+    let (image, more) = (content.image(2, 10_000), content.image(2, 10_000));
+    repository.push_image("v1", &image).await.unwrap();
+    let path = deployment.folder().join(process).join("root.key");
+    let former = std::fs::read(&path).unwrap();
+    let refused = rotate_root_key(&deployment, process).await;
+    assert!(!refused.status.success(), "while the registry runs");
+    assert_eq!(std::fs::read(&path).unwrap(), former);
+    deployment.process(process).kill();
+    // As a run leaves it that was cut short: another key is there, and nothing is sealed by it yet.
+    let kept = path.with_file_name("root.key.former");
+    std::fs::rename(&path, &kept).unwrap();
+    std::fs::write(&path, [7; 32]).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    deployment.restart(process).await.unwrap();
+    deployment.client().repository("sealed/app").pull_image("v1", &image).await.unwrap();
+    deployment.process(process).kill();
+    for _ in 0..2 {
+        let done = rotate_root_key(&deployment, process).await;
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        // Two keys that sign tokens, and one of the instance.
+        assert!(said.starts_with("3 secrets are sealed by the new root key"), "{said}");
+    }
+    assert!(!kept.exists());
+    let current = std::fs::read(&path).unwrap();
+    assert!(current != former && current != [7; 32]);
+    deployment.restart(process).await.unwrap();
+    let repository = deployment.client().repository("sealed/app");
+    repository.pull_image("v1", &image).await.unwrap();
+    repository.push_image("v2", &more).await.unwrap();
+    // The former key opens nothing any more: a start with it is refused, and changes nothing.
+    deployment.process(process).kill();
+    std::fs::write(&path, &former).unwrap();
+    let refused = rotate_root_key(&deployment, process).await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("root key"), "{refused:?}");
+    std::fs::write(&path, &current).unwrap();
+    deployment.restart(process).await.unwrap();
+    deployment.client().repository("sealed/app").pull_image("v2", &more).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_root_key_is_changed_between_two_runs_in_one_process() {
+    changes_the_root_key(Setting::EMBEDDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_root_key_is_changed_between_two_runs_with_roles_apart() {
+    changes_the_root_key(APART).await;
+}

@@ -89,10 +89,11 @@ const FORMAT: u8 = 1;
 const KEY_ID_LEN: usize = 4;
 const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 
-/// The key from which secrets at rest hang.
+/// The key from which secrets at rest hang. Beside its file there may be that of the former one, which only opens.
 pub struct RootKey {
     key: LessSafeKey,
     id: [u8; KEY_ID_LEN],
+    former: Option<Box<RootKey>>,
 }
 
 impl fmt::Debug for RootKey {
@@ -108,7 +109,7 @@ impl RootKey {
         named.extend_from_slice(bytes);
         let mut id = [0; KEY_ID_LEN];
         id.copy_from_slice(&digest(&SHA256, &named).as_ref()[..KEY_ID_LEN]);
-        Ok(Self { key: LessSafeKey::new(key), id })
+        Ok(Self { key: LessSafeKey::new(key), id, former: None })
     }
 
     /// Reads the key, or makes it on first start. Safe with two processes: one makes it, both have it.
@@ -126,8 +127,54 @@ impl RootKey {
         Ok(key)
     }
 
-    /// Reads the key, which must exist.
+    /// Reads the key, which must exist, and the former one, if its file is still there.
     pub fn open_file(path: &Path) -> Result<Self, SealError> {
+        let mut key = Self::read(path)?;
+        match Self::read(&former_of(path)) {
+            Ok(former) => key.former = Some(Box::new(former)),
+            Err(SealError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(key)
+    }
+
+    /// Makes another key the one at `path`, and keeps this one beside it under the name that ends in `.former`. Cut short,
+    /// it can be called again; while a former key is there that is another, it changes nothing and says false.
+    pub fn rotate(path: &Path) -> Result<bool, SealError> {
+        let failed = |source| SealError::File { path: path.to_owned(), source };
+        let current = Self::open_file(path)?;
+        match &current.former {
+            Some(former) if former.id != current.id => return Ok(false),
+            Some(_) => {}
+            None => fs::hard_link(path, former_of(path)).map_err(failed)?,
+        }
+        // Its name is durable before the current one's is another's.
+        settle(path).map_err(failed)?;
+        let draft = Self::draft(path).map_err(failed)?;
+        fs::rename(&draft, path).map_err(failed)?;
+        settle(path).map_err(failed)?;
+        Ok(true)
+    }
+
+    /// Removes the former key for good: nothing that it has sealed can be opened any more.
+    pub fn forget_former(path: &Path) -> Result<(), SealError> {
+        let former = former_of(path);
+        let failed = |source| SealError::File { path: former.clone(), source };
+        match fs::remove_file(&former) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        settle(path).map_err(failed)
+    }
+
+    /// Whether a secret was sealed by the former key.
+    pub fn is_by_former(&self, envelope: &[u8]) -> bool {
+        let by = envelope.get(1..=KEY_ID_LEN);
+        by != Some(self.id.as_slice())
+            && self.former.as_ref().is_some_and(|former| by == Some(former.id.as_slice()))
+    }
+
+    fn read(path: &Path) -> Result<Self, SealError> {
         let failed = |source| SealError::File { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -144,6 +191,18 @@ impl RootKey {
     /// Writes a whole, durable file beside `path` and links it there, so that nobody ever sees half a key and of two
     /// processes only one succeeds.
     fn create(path: &Path) -> io::Result<()> {
+        let draft = Self::draft(path)?;
+        let linked = fs::hard_link(&draft, path);
+        // Either there is a key by now, whoever made it and removed the drafts, or this has failed.
+        let _removed_by_another = fs::remove_file(&draft);
+        match linked {
+            Err(_) if path.exists() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// A new key in a whole, durable file beside `path`.
+    fn draft(path: &Path) -> io::Result<PathBuf> {
         let random = |bytes: &mut [u8]| rand::fill(bytes).map_err(|_| io::Error::other("no random bytes"));
         let (mut bytes, mut suffix) = (Zeroizing::new([0; 32]), [0; 8]);
         random(bytes.as_mut())?;
@@ -152,13 +211,7 @@ impl RootKey {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(bytes.as_ref())?;
         file.sync_all()?;
-        let linked = fs::hard_link(&draft, path);
-        // Either there is a key by now, whoever made it and removed the drafts, or this has failed.
-        let _removed_by_another = fs::remove_file(&draft);
-        match linked {
-            Err(_) if path.exists() => Ok(()),
-            outcome => outcome,
-        }
+        Ok(draft)
     }
 
     /// Seals a secret for one place: `purpose` says what it is and `id` whose; it opens nowhere else.
@@ -185,7 +238,8 @@ impl RootKey {
             return Err(SealError::Sealed);
         }
         if header[1..=KEY_ID_LEN] != self.id {
-            return Err(SealError::OtherKey);
+            let former = self.former.as_ref().ok_or(SealError::OtherKey)?;
+            return former.open(purpose, id, envelope);
         }
         let nonce =
             Nonce::try_assume_unique_for_key(&header[1 + KEY_ID_LEN..]).map_err(|_| SealError::Sealed)?;
@@ -209,6 +263,13 @@ pub(crate) fn place(purpose: &str, id: &str) -> Vec<u8> {
         place.extend_from_slice(part.as_bytes());
     }
     place
+}
+
+/// Where the former key of the one at `path` is.
+fn former_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".former");
+    name.into()
 }
 
 /// Removes drafts of the key at `path` and makes its name durable. Another process that is at its own first start finds
@@ -281,6 +342,35 @@ mod tests {
         RootKey::open_or_create(&path).unwrap();
         assert!(!draft.exists());
         assert!(others.iter().all(|name| folder.path().join(name).exists()));
+    }
+
+    #[test]
+    fn what_the_former_key_has_sealed_opens_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.key");
+        let old = RootKey::open_or_create(&path).unwrap();
+        let by_old = old.seal("token key", "a", b"secret").unwrap();
+        // Cut short after its first step, it goes on.
+        fs::hard_link(&path, former_of(&path)).unwrap();
+        assert_eq!(RootKey::open_file(&path).unwrap().id, old.id);
+        assert!(RootKey::rotate(&path).unwrap());
+        let new = RootKey::open_or_create(&path).unwrap();
+        assert_ne!(new.id, old.id);
+        assert_eq!(new.open("token key", "a", &by_old).unwrap().as_slice(), b"secret");
+        let by_new = new.seal("token key", "a", b"secret").unwrap();
+        assert!(new.is_by_former(&by_old) && !new.is_by_former(&by_new) && !old.is_by_former(&by_old));
+        assert!(matches!(old.open("token key", "a", &by_new), Err(SealError::OtherKey)));
+        // One former key at a time, whatever is asked for.
+        assert!(!RootKey::rotate(&path).unwrap());
+        assert_eq!(RootKey::open_file(&path).unwrap().id, new.id);
+        for _ in 0..2 {
+            RootKey::forget_former(&path).unwrap();
+        }
+        let alone = RootKey::open_file(&path).unwrap();
+        assert!(matches!(alone.open("token key", "a", &by_old), Err(SealError::OtherKey)));
+        assert_eq!(alone.open("token key", "a", &by_new).unwrap().as_slice(), b"secret");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

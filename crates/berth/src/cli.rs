@@ -9,7 +9,7 @@ use crate::{
     arguments::{ConfigArguments, ServeArguments},
     config,
     failure::Failure,
-    migrate, reference, serve, terminal, verify,
+    migrate, reference, root_key, serve, terminal, verify,
 };
 
 /// An OCI registry for many tenants.
@@ -33,6 +33,8 @@ enum Command {
     },
     /// Manage the running registry of this machine through its socket
     Admin(admin::AdminArguments),
+    /// Make another root sealing key and seal every secret again; no instance-manager may run
+    RotateRootKey(ConfigArguments),
     /// Read every byte back and compare it with the rows; exit code 3 when something is damaged
     Verify(ConfigArguments),
 }
@@ -62,6 +64,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Migrate(arguments) => migrate::run(&arguments).await,
         Command::Admin(arguments) => admin::run(arguments).await,
+        Command::RotateRootKey(arguments) => root_key::run(&arguments).await,
         Command::Verify(arguments) => verify::run(&arguments).await,
         Command::Config { command: ConfigCommand::Check(arguments) } => {
             config::load(&arguments)?;

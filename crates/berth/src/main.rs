@@ -18,6 +18,7 @@ mod password;
 mod people;
 mod reference;
 mod roles;
+mod root_key;
 mod serve;
 mod storage;
 mod terminal;

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What the keys of instances are sealed for.
-const PURPOSE: &str = "instance key";
+pub(crate) const PURPOSE: &str = "instance key";
 /// The most of a page, and the most data keys of a call.
 const MAX_PAGE: u32 = 1000;
 

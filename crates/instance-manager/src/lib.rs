@@ -21,6 +21,7 @@ mod paths;
 mod principals;
 mod providers;
 mod roles;
+mod root_key;
 mod settings;
 mod storage;
 mod store;
@@ -55,6 +56,7 @@ pub use grpc::{
     PrincipalsApi, RolesApi,
 };
 pub use keys::InstanceKeysApi;
+pub use root_key::reseal;
 use secrecy::SecretString;
 pub use storage::StoresApi;
 use tokio_util::sync::CancellationToken;

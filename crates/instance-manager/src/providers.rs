@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// What client secrets are sealed for.
-const SECRET_PURPOSE: &str = "identity provider";
+pub(crate) const SECRET_PURPOSE: &str = "identity provider";
 /// The most texts of a list.
 const MAX_LIST: usize = 100;
 

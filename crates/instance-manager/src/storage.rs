@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What secrets of stores are sealed for.
-const SECRET_PURPOSE: &str = "store secret";
+pub(crate) const SECRET_PURPOSE: &str = "store secret";
 /// The most stores of one page.
 const PAGE: u32 = 1_000;
 

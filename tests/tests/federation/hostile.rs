@@ -18,7 +18,7 @@ fn claims(token: &str) -> Value {
 }
 
 in_both_worlds! {
-    async fn forged_tokens_open_nothing(world: &'static World) {
+    async fn cve_2026_44428_tokens_for_others_and_forged_ones_open_nothing(world: &'static World) {
         let instance = "hostile";
         world.instance(instance).await;
         let issuer = world.issuer.url();

@@ -84,7 +84,7 @@ in_every_tenancy! {
         }
     }
 
-    async fn t36_who_may_only_add_moves_no_tag(deployment: &'static Deployment) {
+    async fn t36_cve_2026_31801_who_may_only_add_moves_no_tag(deployment: &'static Deployment) {
         let tenant = Tenant::new(deployment, "add-acme", "basic").await;
         let mut content = Content::named("add");
         let (first, second) = (content.image(1, 100), content.image(1, 100));

@@ -5,6 +5,7 @@ mod creations;
 mod editions;
 mod ending;
 mod identity;
+mod lessons;
 mod matrix;
 mod rate;
 mod walls;

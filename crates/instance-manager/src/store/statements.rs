@@ -215,5 +215,13 @@ berth_database::statements! {
             (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint FROM instance_keys \
             WHERE state = 'former' AND id > $1 ORDER BY id LIMIT $2";
     pub(crate) DROP_FORMER_KEY = "DELETE FROM instance_keys WHERE id = $1 AND state = 'former'";
+    pub(crate) SEALED_TOKEN_KEYS = "SELECT id, private_key FROM token_keys ORDER BY id";
+    pub(crate) SEALED_INSTANCE_KEYS = "SELECT id, sealed FROM instance_keys ORDER BY id";
+    pub(crate) SEALED_STORES = "SELECT id, secret FROM stores WHERE secret IS NOT NULL ORDER BY id";
+    pub(crate) SEALED_PROVIDERS = "SELECT id, client_secret FROM identity_providers WHERE client_secret IS NOT NULL ORDER BY id";
+    pub(crate) RESEAL_TOKEN_KEY = "UPDATE token_keys SET private_key = $2 WHERE id = $1";
+    pub(crate) RESEAL_INSTANCE_KEY = "UPDATE instance_keys SET sealed = $2 WHERE id = $1";
+    pub(crate) RESEAL_STORE = "UPDATE stores SET secret = $2 WHERE id = $1";
+    pub(crate) RESEAL_PROVIDER = "UPDATE identity_providers SET client_secret = $2 WHERE id = $1";
     pub(crate) SHRED_KEYS = "DELETE FROM instance_keys WHERE instance_id = $1";
 }

@@ -175,7 +175,7 @@ async fn a_temporary_token_has_its_owners_rights_for_an_hour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_makes_another_more_powerful_than_oneself() {
+async fn cve_2019_19023_nobody_makes_another_more_powerful_than_oneself() {
     let bench = Bench::start().await;
     bench.add("team/app", false);
     bench.add("other/app", false);
@@ -279,7 +279,7 @@ async fn guessing_is_slowed_for_an_account_and_what_was_right_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t36_a_role_may_make_tags_without_moving_any() {
+async fn t36_cve_2026_31801_a_role_may_make_tags_without_moving_any() {
     let bench = Bench::start().await;
     bench.add("team/app", false);
     bench.user("bob").await;

@@ -184,7 +184,7 @@ async fn a_login_ends_once_in_the_browser_that_began_it_and_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn groups_that_are_mapped_follow_the_provider_and_others_do_not() {
+async fn cve_2025_23208_groups_that_are_mapped_follow_the_provider_and_others_do_not() {
     let (bench, issuer) = (Bench::start().await, Issuer::start().await);
     bench.provider("corp", &issuer).await;
     let instance_id = bench.instance().to_string();

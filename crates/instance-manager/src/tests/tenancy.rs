@@ -142,7 +142,7 @@ async fn instances_have_names_editions_and_regions_that_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t34_one_instance_knows_nobody_of_another() {
+async fn t34_cve_2022_31667_one_instance_knows_nobody_of_another() {
     let bench = Bench::start().await;
     let acme = bench.create("acme", "basic").await.unwrap();
     let alice = bench.user("alice").await;

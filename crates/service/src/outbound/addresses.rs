@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_public_internet_is_public() {
+    fn cve_2026_44430_only_the_public_internet_is_public() {
         for address in ["1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450::1"]
         {
             assert!(is_public(address.parse().unwrap()), "{address}");

@@ -38,7 +38,7 @@ fn refused(outcome: &Result<OutboundAnswer, OutboundError>) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_inside_is_not_asked_by_name_or_by_number() {
+async fn cve_2026_22874_what_is_inside_is_not_asked_by_name_or_by_number() {
     let (port, _server) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi".into(), None).await;
     let guarded = client(&[]);
     for host in [
@@ -72,7 +72,7 @@ async fn what_is_inside_is_not_asked_by_name_or_by_number() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_like_another() {
+async fn cve_2026_2376_a_redirect_is_an_answer_like_another() {
     let (inside, _inside) = server("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret".into(), None).await;
     let moved =
         format!("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:{inside}/\r\ncontent-length: 0\r\n\r\n");
