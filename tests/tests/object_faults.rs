@@ -9,7 +9,7 @@ use std::{
 };
 
 use berth_testkit::{
-    Blob, Content, Deployment, Engine, Layout, Repository, Setting, Storage, eventually,
+    Blob, Content, Deployment, Engine, Layout, Repository, Setting, Storage, binary, eventually,
     object_storage::Fault,
 };
 use bytes::Bytes;
@@ -287,7 +287,9 @@ async fn fifty_uploads(setting: Setting, mebibytes: usize) {
     join_all(uploads).await;
     let peak = deployment.peak_resident_bytes();
     println!("{:?}: 50 uploads of {mebibytes} MiB at once needed {} MiB at most", setting, peak >> 20);
-    assert!(peak < 256 << 20, "{} MiB", peak >> 20);
+    // The aim is of a release build; the futures of one without optimisation are larger.
+    let most = if binary().iter().any(|part| part == "debug") { 288 } else { 256 };
+    assert!(peak < most << 20, "{} MiB", peak >> 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

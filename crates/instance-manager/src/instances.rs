@@ -235,6 +235,20 @@ impl Instances {
         Actor::system().entry(&self.ids, tenant.id, kind, subject)
     }
 
+    async fn settle_wish(&self, tenant: &Tenant, granted: bool) -> Result<Option<Tenant>, Error> {
+        let (kind, result) = if granted {
+            ("instance.edition_changed", "done")
+        } else {
+            ("instance.edition_refused", "refused")
+        };
+        let mut entry = self.comes_to(tenant, kind);
+        result.clone_into(&mut entry.result);
+        if let Some((edition, _)) = &tenant.wish {
+            entry.subject = format!("instance:{} {edition}", tenant.id);
+        }
+        self.store.settle_wish(tenant.id, tenant.limits_revision, granted, entry).await
+    }
+
     /// Asks metadata whether the instance may end, and settles the wish by its answer.
     async fn tend_wish_for_end(&self, tenant: &Tenant, force: bool) -> Result<(), Error> {
         match self.limiter.remove(tenant.id, force).await {
@@ -280,17 +294,17 @@ impl Instances {
         let revision = tenant.limits_revision;
         let Some(edition) = self.editions.get(edition) else {
             tracing::error!(%instance, edition, "the edition that is wished for is not configured any more");
-            return self.store.settle_wish(instance, revision, false).await;
+            return self.settle_wish(&tenant, false).await;
         };
         let told = self.limiter.set_limits(instance, revision, edition, add_ons).await;
         match told {
             Ok(_) => {
-                let after = self.store.settle_wish(instance, revision, true).await?;
+                let after = self.settle_wish(&tenant, true).await?;
                 self.settings.refresh().await?;
                 Ok(after)
             }
             Err(problem) if problem.code == ErrorCode::QuotaExceeded => {
-                self.store.settle_wish(instance, revision, false).await?;
+                self.settle_wish(&tenant, false).await?;
                 Err(problem.into())
             }
             Err(problem) => Err(problem.into()),

@@ -126,6 +126,10 @@ kinds! {
     InstanceUpdated = "instance.updated";
     /// Another edition or other add-ons were asked for.
     InstanceEditionWished = "instance.edition_wished";
+    /// What was asked for is in force.
+    InstanceEditionChanged = "instance.edition_changed";
+    /// What is used does not fit it.
+    InstanceEditionRefused = "instance.edition_refused";
     /// It is served again.
     InstanceStarted = "instance.started";
     /// It is no longer served.

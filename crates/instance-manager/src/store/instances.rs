@@ -239,16 +239,20 @@ impl Store {
         instance: InstanceId,
         revision: i64,
         granted: bool,
+        entry: AuditRow,
     ) -> Result<Option<Tenant>, Error> {
         self.database
             .write("settle_wish", move |tx| {
+                let entry = entry.clone();
                 Box::pin(async move {
                     let statement = if granted { &sql::GRANT_WISH } else { &sql::DROP_WISH };
-                    let values = args![instance.to_string(), revision, tx.now()];
+                    let now = tx.now();
+                    let values = args![instance.to_string(), revision, now];
                     let settled = tx.execute(statement, values).await? > 0;
                     let row = tx.optional(&sql::INSTANCE, args![instance.to_string()]).await?;
                     let after = row.as_ref().map(tenant).transpose()?;
                     if settled {
+                        add_audit(tx, entry, now).await?;
                         tx.execute(&sql::BUMP_SETTINGS, args![]).await?;
                     }
                     Ok::<_, Error>(after)

@@ -108,7 +108,9 @@ async fn a_wish_outlasts_metadata_being_away() {
     assert_eq!((wished.edition.as_str(), wished.wished_edition.as_str()), ("basic", "standard"));
     // Another wish takes its place, and the answer to the first one settles nothing.
     let again = bench.edition(&made.id, "advanced").await.unwrap();
-    let late = instances.store.settle_wish(made.id.parse().unwrap(), 2, true).await.unwrap().unwrap();
+    let id: InstanceId = made.id.parse().unwrap();
+    let entry = crate::actor::Actor::system().entry(&bench.ids, id, "instance.edition_changed", "");
+    let late = instances.store.settle_wish(id, 2, true, entry).await.unwrap().unwrap();
     assert_eq!(late.wish.unwrap().0, "advanced");
     bench.bounds.away.store(false, Ordering::SeqCst);
     instances.tend(made.id.parse().unwrap()).await.unwrap();
