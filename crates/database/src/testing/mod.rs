@@ -14,7 +14,7 @@ use std::{
 use berth_service::{SharedClock, Tasks};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::{Database, DatabaseError, Engine, Migrations, PostgresOptions};
+use crate::{Arg, Database, DatabaseError, Engine, Migrations, Migrator, PostgresOptions, Statement};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -42,6 +42,52 @@ impl Database {
                 Ok(Some(Self::open_postgres(&options, migrations.postgres).await?))
             }
         }
+    }
+
+    /// The same, after a life as an older version: only the migrations up to `version` were there when these rows came.
+    pub async fn upgraded_for_tests(
+        engine: Engine,
+        migrations: Migrations,
+        version: i64,
+        rows: Vec<(Statement, Vec<Arg>)>,
+        clock: SharedClock,
+    ) -> Result<Option<Self>, DatabaseError> {
+        let older = |all: &Migrator| -> &'static Migrator {
+            let older = all.iter().filter(|migration| migration.version <= version).cloned().collect();
+            // As static as the others; a test ends.
+            Box::leak(Box::new(Migrator::with_migrations(older)))
+        };
+        let folder = Arc::new(tempfile::tempdir().map_err(sqlx::Error::Io)?);
+        let path = folder.path().join("test.db");
+        let postgres = match (engine, server()) {
+            (Engine::Sqlite, _) => None,
+            (Engine::Postgres, None) => return Ok(None),
+            (Engine::Postgres, Some((url, schema))) => Some(PostgresOptions::new(url.into(), schema)),
+        };
+        let open = |migrator: &'static Migrator| {
+            let (clock, path, postgres) = (clock.clone(), &path, &postgres);
+            async move {
+                match postgres {
+                    Some(options) => Self::open_postgres(options, migrator).await,
+                    None => Self::open_sqlite(path, migrator, clock, &Tasks::new()).await,
+                }
+            }
+        };
+        let before = open(older(migrations.of(engine))).await?;
+        before
+            .write("fill", move |tx| {
+                let rows = rows.clone();
+                Box::pin(async move {
+                    for (statement, args) in &rows {
+                        tx.execute(statement, args.clone()).await?;
+                    }
+                    Ok::<_, DatabaseError>(())
+                })
+            })
+            .await?;
+        before.close().await;
+        let after = open(migrations.of(engine)).await?;
+        Ok(Some(after.keeping(folder)))
     }
 
     /// The same as the PostgreSQL one of [`Database::for_tests`], through a pgbouncer in transaction mode with fewer

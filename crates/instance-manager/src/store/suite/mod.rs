@@ -25,6 +25,7 @@ use super::*;
 mod audit;
 mod identity;
 mod principals;
+mod upgrade;
 
 struct Bench {
     store: Store,
