@@ -9,6 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let others = [
         "berth/metadata/v1/metadata.proto",
         "berth/metadata/v1/limits.proto",
+        "berth/metadata/v1/contents.proto",
+        "berth/metadata/v1/tasks.proto",
         "berth/instance_manager/v1/instance_manager.proto",
         "berth/instance_manager/v1/audit.proto",
         "berth/instance_manager/v1/instances.proto",

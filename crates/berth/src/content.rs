@@ -157,7 +157,12 @@ pub(crate) async fn run(
         ContentCommand::Namespaces => {
             let mut after = String::new();
             loop {
-                let request = ListNamespacesRequest { instance_id: instance_id.clone(), limit: 100, after };
+                let request = ListNamespacesRequest {
+                    instance_id: instance_id.clone(),
+                    limit: 100,
+                    after,
+                    ..ListNamespacesRequest::default()
+                };
                 let page =
                     repositories.list_namespaces(request).await.map_err(refused)?.into_inner().namespaces;
                 let Some(last) = page.last() else { return Ok(()) };

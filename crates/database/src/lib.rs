@@ -5,6 +5,7 @@
 //! how lists are bound) ends here; a statement that has to differ has its two texts side by side ([`statements!`]).
 
 mod error;
+pub mod idempotency;
 mod lock;
 mod open;
 mod postgres;
@@ -19,6 +20,7 @@ mod value;
 mod watch;
 
 pub use error::{Constraint, DatabaseError};
+pub use idempotency::{Once, OnceError};
 pub use lock::{DataLock, LockError};
 pub use open::{Database, Engine, Migrations};
 pub use postgres::PostgresOptions;

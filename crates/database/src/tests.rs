@@ -13,8 +13,8 @@ use berth_service::{ManualClock, Timestamp};
 use futures::{FutureExt as _, future::join_all};
 
 use crate::{
-    BytesList, Changes, Constraint, DataLock, Database, DatabaseError, Engine, LockError, Migrations,
-    TextList, Touched, Watched, args, statements,
+    BytesList, Changes, Constraint, DataLock, Database, DatabaseError, Engine, LockError, Migrations, Once,
+    OnceError, TextList, Touched, Watched, args, idempotency, statements,
 };
 
 static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("tests-migrations/sqlite");
@@ -31,6 +31,7 @@ statements! {
     RENAME = "UPDATE things SET name = $2 WHERE name = $1";
     DROP = "DELETE FROM things WHERE name = $1";
     SET_ALL = "UPDATE things SET count = count + 1";
+    AGE_KEY = "UPDATE idempotency_keys SET created_at = -100000000000 WHERE key = $1";
     BY_NAMES = sqlite "SELECT name FROM things WHERE name IN (SELECT value FROM json_each($1)) ORDER BY name"
         postgres "SELECT name FROM things WHERE name = ANY($1) ORDER BY name";
     BY_BYTES = sqlite "SELECT name FROM things WHERE bytes IN (SELECT unhex(value) FROM json_each($1)) ORDER BY name"
@@ -68,6 +69,10 @@ on_both!(
     a_sequence_grows,
     a_counter_under_contention_is_exact,
     every_statement_is_prepared,
+    what_has_a_key_is_done_once,
+    a_key_is_not_for_another_request,
+    what_failed_under_a_key_is_tried_again,
+    a_key_is_forgotten_after_a_day,
 );
 
 async fn insert(database: &Database, name: &str) -> Result<(), DatabaseError> {
@@ -412,4 +417,75 @@ async fn a_connection_that_is_opened_again_tells_as_well() {
     let before = told.load(Ordering::SeqCst);
     insert(&database, "after").await.unwrap();
     assert_eq!(told.load(Ordering::SeqCst), before + 1);
+}
+
+fn once(key: &str, request: &str) -> Once {
+    Once::read("user:1 I1".to_owned(), key.to_owned(), request.as_bytes().to_vec()).unwrap().unwrap()
+}
+
+/// Makes a thing under a key; its answer is the number that this attempt would have given it.
+async fn make(database: &Database, once: &Once, name: &str, number: i64) -> Result<Vec<u8>, OnceError> {
+    let input = Arc::new((once.clone(), name.to_owned()));
+    database
+        .write("make", move |tx| {
+            let input = Arc::clone(&input);
+            Box::pin(async move {
+                let (once, name) = &*input;
+                if let Some(response) = once.begin(tx).await? {
+                    return Ok(response);
+                }
+                tx.execute(&INSERT, args![name, number, None::<Vec<u8>>, true]).await?;
+                let response = number.to_be_bytes().to_vec();
+                once.end(tx, response.clone()).await?;
+                Ok(response)
+            })
+        })
+        .await
+}
+
+async fn what_has_a_key_is_done_once(database: Database) {
+    let request = once("k1", "make one");
+    let attempts = (0..20).map(|number| make(&database, &request, "one", number));
+    let answers: Vec<_> = join_all(attempts).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(database.read_all(&NAMES, args![]).await.unwrap().len(), 1);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    // Another principal's key of the same name, and another key, are others.
+    let other = Once::read("user:2 I1".to_owned(), "k1".to_owned(), b"make one".to_vec()).unwrap().unwrap();
+    make(&database, &other, "two", 2).await.unwrap();
+    make(&database, &once("k2", "make one"), "three", 3).await.unwrap();
+    assert_eq!(database.read_all(&NAMES, args![]).await.unwrap().len(), 3);
+}
+
+async fn a_key_is_not_for_another_request(database: Database) {
+    make(&database, &once("k1", "make one"), "one", 1).await.unwrap();
+    let refused = make(&database, &once("k1", "make two"), "two", 2).await.unwrap_err();
+    assert!(matches!(refused, OnceError::Reused));
+    assert_eq!(berth_oci::Problem::from(refused).code, berth_oci::ErrorCode::IdempotencyKeyReused);
+    assert_eq!(database.read_all(&NAMES, args![]).await.unwrap().len(), 1);
+    let read = |key: &str| Once::read("s".to_owned(), key.to_owned(), Vec::new());
+    assert_eq!(read("").unwrap(), None);
+    for key in ["a b", "a\0", "\u{e9}", &"k".repeat(256)] {
+        assert_eq!(read(key).unwrap_err().code, berth_oci::ErrorCode::RequestInvalid, "{key}");
+    }
+}
+
+async fn what_failed_under_a_key_is_tried_again(database: Database) {
+    insert(&database, "taken").await.unwrap();
+    let request = once("k1", "make it");
+    assert!(matches!(make(&database, &request, "taken", 1).await, Err(OnceError::Database(_))));
+    assert_eq!(make(&database, &request, "free", 2).await.unwrap(), 2_i64.to_be_bytes());
+    assert_eq!(make(&database, &request, "free", 3).await.unwrap(), 2_i64.to_be_bytes());
+}
+
+async fn a_key_is_forgotten_after_a_day(database: Database) {
+    make(&database, &once("k1", "make one"), "one", 1).await.unwrap();
+    make(&database, &once("k2", "make two"), "two", 2).await.unwrap();
+    assert_eq!(idempotency::forget(&database).await.unwrap(), 0);
+    // As old as can be, whatever the clock says.
+    run(&database, &AGE_KEY, args!["k1"], false).await;
+    assert_eq!(idempotency::forget(&database).await.unwrap(), 1);
+    assert_eq!(idempotency::forget(&database).await.unwrap(), 0);
+    make(&database, &once("k1", "make something else"), "three", 3).await.unwrap();
+    let refused = make(&database, &once("k2", "make something else"), "four", 4).await;
+    assert!(matches!(refused, Err(OnceError::Reused)));
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use berth_database::DatabaseError;
+use berth_database::{DatabaseError, OnceError};
 use berth_oci::{ErrorCode, Problem};
 
 /// Why a call failed: something to tell the caller, or the database.
@@ -20,6 +20,15 @@ impl Error {
     /// A refusal with `code` and a message that says what to do.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::Problem(Problem::new(code, message))
+    }
+}
+
+impl From<OnceError> for Error {
+    fn from(error: OnceError) -> Self {
+        match error {
+            OnceError::Database(error) => Self::Database(error),
+            reused @ OnceError::Reused => Self::Problem(reused.into()),
+        }
     }
 }
 

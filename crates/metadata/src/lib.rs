@@ -16,6 +16,7 @@ mod lease;
 mod limits;
 mod lists;
 mod managed;
+mod manager;
 mod manifest;
 mod outbox;
 mod quarantine;

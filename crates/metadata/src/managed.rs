@@ -5,38 +5,17 @@ use std::sync::Arc;
 use berth_database::{Row, Transaction, args};
 use berth_model::InstanceId;
 use berth_oci::{ErrorCode, RepositoryName};
-use berth_proto::{events::Management, metadata as proto, parse};
+use berth_proto::metadata as proto;
 use berth_service::Timestamp;
 
 use crate::{
     Metadata,
     error::{Error, Result},
     limits,
+    manager::Order,
     repository::{Defaults, PUBLIC, visibility},
     store::{collect_statements, statements as sql},
 };
-
-/// Who changes something.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Manager {
-    pub(crate) principal: String,
-    pub(crate) credential: String,
-    pub(crate) address: String,
-    pub(crate) request_id: String,
-}
-
-impl Manager {
-    pub(crate) fn says(&self, subject: String, name: &str) -> Management {
-        Management {
-            subject,
-            name: name.to_owned(),
-            principal: self.principal.clone(),
-            credential: self.credential.clone(),
-            address: self.address.clone(),
-            request_id: self.request_id.clone(),
-        }
-    }
-}
 
 /// A namespace with its settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,37 +66,6 @@ pub(crate) struct RepositoryChange {
     pub(crate) public: Option<bool>,
     pub(crate) immutable_tags: Option<bool>,
     pub(crate) keep_untagged: Option<bool>,
-}
-
-/// A change, with who makes it and what was seen before.
-#[derive(Clone, Debug)]
-pub(crate) struct Order<T> {
-    pub(crate) manager: Manager,
-    pub(crate) instance: InstanceId,
-    pub(crate) version: Option<i64>,
-    pub(crate) change: T,
-}
-
-/// Reads who changes what of which instance; a version of 0 compares nothing.
-pub(crate) fn order<T>(
-    manager: Option<proto::Manager>,
-    instance: &str,
-    version: i64,
-    change: T,
-) -> Result<Order<T>> {
-    let manager = manager.filter(|manager| !manager.principal.is_empty()).unwrap_or_else(|| proto::Manager {
-        principal: "system:admin".to_owned(),
-        credential: "socket".to_owned(),
-        ..proto::Manager::default()
-    });
-    let manager = Manager {
-        principal: manager.principal,
-        credential: manager.credential,
-        address: manager.address,
-        request_id: manager.request_id,
-    };
-    let instance = parse("instance_id", instance)?;
-    Ok(Order { manager, instance, version: (version != 0).then_some(version), change })
 }
 
 impl From<Namespace> for proto::NamespaceEntry {
@@ -196,15 +144,6 @@ fn no_repository(path: &RepositoryName) -> Error {
     Error::new(ErrorCode::NotFound, format!("there is no repository {path}"))
 }
 
-fn check_version(seen: Option<i64>, now: i64) -> Result<()> {
-    match seen {
-        Some(seen) if seen != now => {
-            Err(Error::new(ErrorCode::Conflict, "it was changed meanwhile; look at it again"))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn check_text(field: &str, text: Option<&String>, most: usize) -> Result<()> {
     let fits =
         |text: &String| text.len() <= most && !text.chars().any(|c| c.is_control() && !"\n\t\r".contains(c));
@@ -258,7 +197,10 @@ async fn create_namespace(
     metadata: &Metadata,
     order: &Order<NamespaceChange>,
     (id, name): (&str, &str),
-) -> Result<Namespace> {
+) -> Result<proto::NamespaceEntry> {
+    if let Some(made) = order.replay(tx).await? {
+        return Ok(made);
+    }
     let instance = order.instance.to_string();
     let limits = limits::lock(tx, &instance).await?;
     if tx.optional(&sql::NAMESPACE_AT, args![&instance, name]).await?.is_some() {
@@ -281,7 +223,9 @@ async fn create_namespace(
     tx.execute(&sql::COUNT_MADE, args![&instance, 1, 0]).await?;
     let says = order.manager.says(format!("namespace:{id}"), name);
     metadata.journal.record(tx, "namespace.created", order.instance, says).await?;
-    locked_namespace(tx, &instance, name).await
+    let made = locked_namespace(tx, &instance, name).await?.into();
+    order.record(tx, &made).await?;
+    Ok(made)
 }
 
 async fn create_repository(
@@ -289,7 +233,10 @@ async fn create_repository(
     metadata: &Metadata,
     order: &Order<RepositoryChange>,
     (id, path): (&str, &RepositoryName),
-) -> Result<ManagedRepository> {
+) -> Result<proto::RepositoryEntry> {
+    if let Some(made) = order.replay(tx).await? {
+        return Ok(made);
+    }
     let instance = order.instance.to_string();
     let limits = limits::lock(tx, &instance).await?;
     let name = path.namespace();
@@ -317,7 +264,9 @@ async fn create_repository(
     tx.execute(&sql::COUNT_MADE, args![&instance, 0, 1]).await?;
     let says = order.manager.says(format!("repository:{id}"), path.as_str());
     metadata.journal.record(tx, "repository.created", order.instance, says).await?;
-    locked_repository(tx, &instance, path).await
+    let made = locked_repository(tx, &instance, path).await?.into();
+    order.record(tx, &made).await?;
+    Ok(made)
 }
 
 async fn update_namespace(
@@ -328,7 +277,7 @@ async fn update_namespace(
 ) -> Result<Namespace> {
     let instance = order.instance.to_string();
     let before = locked_namespace(tx, &instance, name).await?;
-    check_version(order.version, before.version)?;
+    order.check_version(before.version)?;
     let change = &order.change;
     let values = args![
         &before.id,
@@ -352,7 +301,7 @@ async fn update_repository(
 ) -> Result<ManagedRepository> {
     let instance = order.instance.to_string();
     let before = locked_repository(tx, &instance, path).await?;
-    check_version(order.version, before.version)?;
+    order.check_version(before.version)?;
     let change = &order.change;
     let values = args![
         &before.id,
@@ -374,20 +323,27 @@ async fn delete_namespace(
     metadata: &Metadata,
     order: &Order<()>,
     name: &str,
-) -> Result<()> {
+) -> Result<proto::DeleteNamespaceResponse> {
+    if let Some(removed) = order.replay(tx).await? {
+        return Ok(removed);
+    }
     let instance = order.instance.to_string();
     // Whoever makes something in it holds the limits.
     limits::lock(tx, &instance).await?;
     let before = locked_namespace(tx, &instance, name).await?;
-    check_version(order.version, before.version)?;
+    order.check_version(before.version)?;
+    let removed = proto::DeleteNamespaceResponse::default();
     if before.removing {
-        return Ok(());
+        order.record(tx, &removed).await?;
+        return Ok(removed);
     }
     let now = tx.now();
     tx.execute(&sql::REMOVE_NAMESPACE, args![&before.id, now]).await?;
     tx.execute(&sql::ADD_REMOVAL, args!["namespace", &before.id, now]).await?;
     let says = order.manager.says(format!("namespace:{}", before.id), name);
-    metadata.journal.record(tx, "namespace.deleted", order.instance, says).await
+    metadata.journal.record(tx, "namespace.deleted", order.instance, says).await?;
+    order.record(tx, &removed).await?;
+    Ok(removed)
 }
 
 async fn delete_repository(
@@ -395,14 +351,20 @@ async fn delete_repository(
     metadata: &Metadata,
     order: &Order<()>,
     path: &RepositoryName,
-) -> Result<()> {
+) -> Result<proto::DeleteRepositoryResponse> {
+    if let Some(removed) = order.replay(tx).await? {
+        return Ok(removed);
+    }
     let instance = order.instance.to_string();
     limits::lock(tx, &instance).await?;
     let before = locked_repository(tx, &instance, path).await?;
-    check_version(order.version, before.version)?;
+    order.check_version(before.version)?;
     remove(tx, &instance, &before.id).await?;
     let says = order.manager.says(format!("repository:{}", before.id), path.as_str());
-    metadata.journal.record(tx, "repository.deleted", order.instance, says).await
+    metadata.journal.record(tx, "repository.deleted", order.instance, says).await?;
+    let removed = proto::DeleteRepositoryResponse::default();
+    order.record(tx, &removed).await?;
+    Ok(removed)
 }
 
 impl Metadata {
@@ -411,7 +373,7 @@ impl Metadata {
         &self,
         order: Order<NamespaceChange>,
         name: &str,
-    ) -> Result<Namespace> {
+    ) -> Result<proto::NamespaceEntry> {
         check_namespace_name(name)?;
         check_text("description", order.change.description.as_ref(), DESCRIPTION)?;
         let id = self.ids.ulid().to_string();
@@ -429,7 +391,7 @@ impl Metadata {
         &self,
         order: Order<RepositoryChange>,
         path: RepositoryName,
-    ) -> Result<ManagedRepository> {
+    ) -> Result<proto::RepositoryEntry> {
         check_text("summary", order.change.summary.as_ref(), SUMMARY)?;
         check_text("description", order.change.description.as_ref(), DESCRIPTION)?;
         if path.depth() < 2 {
@@ -508,28 +470,38 @@ impl Metadata {
     }
 
     /// Removes a namespace: nothing is made in it from now on, and what is in it goes by and by.
-    pub(crate) async fn delete_namespace(&self, order: Order<()>, name: &str) -> Result<()> {
+    pub(crate) async fn delete_namespace(
+        &self,
+        order: Order<()>,
+        name: &str,
+    ) -> Result<proto::DeleteNamespaceResponse> {
         let input = Arc::new((self.clone(), order, name.to_owned()));
-        self.database
+        let removed = self
+            .database
             .write("delete_namespace", move |tx| {
                 let input = Arc::clone(&input);
                 Box::pin(async move { delete_namespace(tx, &input.0, &input.1, &input.2).await })
             })
             .await?;
         self.wake.notify_one();
-        Ok(())
+        Ok(removed)
     }
 
     /// Removes a repository: it is gone at once, and its content goes by and by.
-    pub(crate) async fn delete_repository(&self, order: Order<()>, path: RepositoryName) -> Result<()> {
+    pub(crate) async fn delete_repository(
+        &self,
+        order: Order<()>,
+        path: RepositoryName,
+    ) -> Result<proto::DeleteRepositoryResponse> {
         let input = Arc::new((self.clone(), order, path));
-        self.database
+        let removed = self
+            .database
             .write("delete_repository", move |tx| {
                 let input = Arc::clone(&input);
                 Box::pin(async move { delete_repository(tx, &input.0, &input.1, &input.2).await })
             })
             .await?;
         self.wake.notify_one();
-        Ok(())
+        Ok(removed)
     }
 }

@@ -58,6 +58,8 @@ pub enum ErrorCode {
     AlreadyExists,
     /// It is not as the caller thinks, or something else has to be done first.
     Conflict,
+    /// The same idempotency key came with another request before.
+    IdempotencyKeyReused,
     /// The instance's edition lacks it.
     EditionRequired,
     /// Too many requests.
@@ -74,7 +76,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::BlobUnknown,
         Self::BlobUploadInvalid,
         Self::BlobUploadUnknown,
@@ -101,6 +103,7 @@ impl ErrorCode {
         Self::NotFound,
         Self::AlreadyExists,
         Self::Conflict,
+        Self::IdempotencyKeyReused,
         Self::EditionRequired,
         Self::TooManyRequests,
         Self::Misdirected,
@@ -133,6 +136,7 @@ impl ErrorCode {
             Self::NotFound => "NOT_FOUND",
             Self::AlreadyExists => "ALREADY_EXISTS",
             Self::Conflict => "CONFLICT",
+            Self::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
             Self::EditionRequired => "EDITION_REQUIRED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Misdirected => "MISDIRECTED",
@@ -175,6 +179,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::UploadOutOfOrder | Self::RangeUnsatisfiable => 416,
             Self::Misdirected => 421,
+            Self::IdempotencyKeyReused => 422,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::Unavailable => 503,

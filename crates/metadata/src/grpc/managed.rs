@@ -7,7 +7,10 @@ use berth_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{MAX_PAGE, MetadataService, name};
-use crate::managed::{self, NamespaceChange, RepositoryChange};
+use crate::{
+    managed::{NamespaceChange, RepositoryChange},
+    manager,
+};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -25,8 +28,8 @@ impl Repositories for MetadataService {
                 default_public: Some(request.default_public),
                 default_immutable: Some(request.default_immutable),
             };
-            let order = managed::order(request.manager, &request.instance_id, 0, change)?;
-            Ok(self.metadata.create_namespace(order, &request.name).await?.into())
+            let order = manager::order(request.manager, &request.instance_id, 0, change)?;
+            self.metadata.create_namespace(order, &request.name).await
         })
         .await
     }
@@ -69,7 +72,7 @@ impl Repositories for MetadataService {
                 default_public: request.default_public,
                 default_immutable: request.default_immutable,
             };
-            let order = managed::order(request.manager, &request.instance_id, request.version, change)?;
+            let order = manager::order(request.manager, &request.instance_id, request.version, change)?;
             Ok(self.metadata.update_namespace(order, &request.name).await?.into())
         })
         .await
@@ -81,9 +84,8 @@ impl Repositories for MetadataService {
     ) -> Answer<proto::DeleteNamespaceResponse> {
         let request = request.into_inner();
         self.answer("delete_namespace", async {
-            let order = managed::order(request.manager, &request.instance_id, request.version, ())?;
-            self.metadata.delete_namespace(order, &request.name).await?;
-            Ok(proto::DeleteNamespaceResponse {})
+            let order = manager::order(request.manager, &request.instance_id, request.version, ())?;
+            self.metadata.delete_namespace(order, &request.name).await
         })
         .await
     }
@@ -101,8 +103,8 @@ impl Repositories for MetadataService {
                 immutable_tags: request.immutable_tags,
                 keep_untagged: None,
             };
-            let order = managed::order(request.manager, &request.instance_id, 0, change)?;
-            Ok(self.metadata.create_repository(order, name(&request.path)?).await?.into())
+            let order = manager::order(request.manager, &request.instance_id, 0, change)?;
+            self.metadata.create_repository(order, name(&request.path)?).await
         })
         .await
     }
@@ -132,7 +134,7 @@ impl Repositories for MetadataService {
                 immutable_tags: request.immutable_tags,
                 keep_untagged: request.keep_untagged,
             };
-            let order = managed::order(request.manager, &request.instance_id, request.version, change)?;
+            let order = manager::order(request.manager, &request.instance_id, request.version, change)?;
             Ok(self.metadata.update_repository(order, name(&request.path)?).await?.into())
         })
         .await
@@ -144,10 +146,16 @@ impl Repositories for MetadataService {
     ) -> Answer<proto::DeleteRepositoryResponse> {
         let request = request.into_inner();
         self.answer("delete_repository", async {
-            let order = managed::order(request.manager, &request.instance_id, request.version, ())?;
-            self.metadata.delete_repository(order, name(&request.path)?).await?;
-            Ok(proto::DeleteRepositoryResponse {})
+            let order = manager::order(request.manager, &request.instance_id, request.version, ())?;
+            self.metadata.delete_repository(order, name(&request.path)?).await
         })
         .await
+    }
+
+    async fn list_repository_entries(
+        &self,
+        _request: Request<proto::ListRepositoryEntriesRequest>,
+    ) -> Answer<proto::ListRepositoryEntriesResponse> {
+        Err(Status::unimplemented("lists for people come with the next change"))
     }
 }

@@ -130,8 +130,12 @@ async fn a_namespace_says_what_repositories_begin_with(world: World) {
     world.make_repository("closed/app").await.unwrap();
     world.image("closed/app", "b", &["v1"]).await;
     let list = async |after: &str, limit| {
-        let request =
-            ListNamespacesRequest { instance_id: world.instance.to_string(), limit, after: after.to_owned() };
+        let request = ListNamespacesRequest {
+            instance_id: world.instance.to_string(),
+            limit,
+            after: after.to_owned(),
+            ..ListNamespacesRequest::default()
+        };
         let listed = answer(world.service.list_namespaces(Request::new(request)).await).unwrap().namespaces;
         listed.into_iter().map(|namespace| namespace.name).collect::<Vec<_>>()
     };

@@ -8,6 +8,7 @@ mod limits;
 mod managed;
 mod manifests;
 mod mounts;
+mod once;
 mod quarantine;
 mod reads;
 mod scrub;

@@ -13,6 +13,7 @@ async fn every_statement_is_prepared(world: World) {
     world.database.prepare_all(crate::store::collect_statements::ALL).await.unwrap();
     world.database.prepare_all(crate::store::scrub_statements::ALL).await.unwrap();
     world.database.prepare_all(crate::store::sealing_statements::ALL).await.unwrap();
+    world.database.prepare_all(berth_database::idempotency::STATEMENTS).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
