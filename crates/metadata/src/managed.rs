@@ -15,6 +15,7 @@ use crate::{
     manager::Order,
     repository::{Defaults, PUBLIC, visibility},
     store::{collect_statements, statements as sql},
+    terms,
 };
 
 /// A namespace with its settings.
@@ -104,7 +105,7 @@ impl From<ManagedRepository> for proto::RepositoryEntry {
     }
 }
 
-fn namespace(row: &Row) -> Result<Namespace> {
+pub(crate) fn namespace(row: &Row) -> Result<Namespace> {
     Ok(Namespace {
         id: row.get(0)?,
         name: row.get(1)?,
@@ -119,7 +120,7 @@ fn namespace(row: &Row) -> Result<Namespace> {
     })
 }
 
-fn managed(row: &Row) -> Result<ManagedRepository> {
+pub(crate) fn managed(row: &Row) -> Result<ManagedRepository> {
     Ok(ManagedRepository {
         id: row.get(0)?,
         namespace_id: row.get(1)?,
@@ -172,6 +173,7 @@ fn check_namespace_name(name: &str) -> Result<()> {
 pub(crate) async fn remove(tx: &mut Transaction, instance: &str, repository: &str) -> Result<()> {
     let now = tx.now();
     tx.execute(&sql::REMOVE_REPOSITORY, args![repository, now]).await?;
+    terms::drop(tx, repository).await?;
     tx.execute(&sql::COUNT_MADE, args![instance, 0, -1]).await?;
     tx.execute(&collect_statements::DROP_REPOSITORY_REVIEW, args![repository]).await?;
     tx.execute(&sql::ADD_REMOVAL, args!["repository", repository, now]).await?;
@@ -261,6 +263,7 @@ async fn create_repository(
         change.description.clone().unwrap_or_default()
     ];
     tx.execute(&sql::ADD_REPOSITORY_BY_HAND, values).await?;
+    terms::add(tx, id, path.as_str()).await?;
     tx.execute(&sql::COUNT_MADE, args![&instance, 0, 1]).await?;
     let says = order.manager.says(format!("repository:{id}"), path.as_str());
     metadata.journal.record(tx, "repository.created", order.instance, says).await?;
@@ -313,6 +316,10 @@ async fn update_repository(
         tx.now()
     ];
     tx.execute(&sql::CHANGE_REPOSITORY, values).await?;
+    let public = change.public.unwrap_or(before.public);
+    if public != before.public {
+        terms::show(tx, &before.id, public).await?;
+    }
     let says = order.manager.says(format!("repository:{}", before.id), path.as_str());
     metadata.journal.record(tx, "repository.updated", order.instance, says).await?;
     locked_repository(tx, &instance, path).await
@@ -412,17 +419,6 @@ impl Metadata {
     pub(crate) async fn namespace(&self, instance: InstanceId, name: &str) -> Result<Namespace> {
         let row = self.database.read_optional(&sql::NAMESPACE, args![instance.to_string(), name]).await?;
         namespace(&row.ok_or_else(|| no_namespace(name))?)
-    }
-
-    /// Namespaces by name, after a name.
-    pub(crate) async fn namespaces(
-        &self,
-        instance: InstanceId,
-        after: &str,
-        limit: u32,
-    ) -> Result<Vec<Namespace>> {
-        let values = args![instance.to_string(), after, i64::from(limit)];
-        self.database.read_all(&sql::LIST_NAMESPACES, values).await?.iter().map(namespace).collect()
     }
 
     /// A repository with its settings.

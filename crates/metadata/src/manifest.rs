@@ -15,7 +15,7 @@ use crate::{
     event::{self, Kind},
     repository::{self, Maker},
     store::{self, statements as sql},
-    tag,
+    tag, terms,
 };
 
 /// A manifest to store, read and checked before the transaction.
@@ -48,8 +48,10 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
     let Put { metadata, access, digest, view, .. } = input;
     let repository = repository::find_or_make(tx, access, &input.maker).await?;
     let now = tx.now();
-    if repository.provisional {
-        tx.execute(&sql::CONFIRM_REPOSITORY, args![repository.id.as_str(), now]).await?;
+    if repository.provisional
+        && tx.execute(&sql::CONFIRM_REPOSITORY, args![repository.id.as_str(), now]).await? == 1
+    {
+        terms::add(tx, &repository.id, access.path.as_str()).await?;
     }
     let before = tag::lock(tx, &repository.id, &input.tags).await?;
     let mut reviewed: BTreeSet<Digest> = before.values().copied().collect();

@@ -181,6 +181,7 @@ impl Collector {
         self.outages = 0;
         if self.measured.is_none_or(|at| at.elapsed() >= MEASURE) {
             self.measure().await?;
+            self.forget(stopping).await?;
             self.measured = Some(Instant::now());
         }
         if done > 0 {
@@ -281,6 +282,14 @@ impl Collector {
             let overdue = i64::try_from(overdue.as_secs()).unwrap_or(i64::MAX);
             self.metrics.overdue.get_or_create(&labels).set(overdue);
         }
+        Ok(())
+    }
+
+    /// Drops what nobody can ask for any more, a batch at a time.
+    async fn forget(&self, stopping: &CancellationToken) -> Result<()> {
+        while !stopping.is_cancelled()
+            && berth_database::idempotency::forget(&self.metadata.database).await? > 0
+        {}
         Ok(())
     }
 

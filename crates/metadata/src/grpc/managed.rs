@@ -1,13 +1,16 @@
 //! Namespaces and repositories by hand, on the wire.
 
+use berth_oci::ErrorCode;
 use berth_proto::{
     metadata::{self as proto, repositories_server::Repositories},
     parse,
 };
 use tonic::{Request, Response, Status};
 
-use super::{MAX_PAGE, MetadataService, name};
+use super::{MAX_PAGE, MetadataService, granted, name, position};
 use crate::{
+    error::Error,
+    listing::{Order, Sought},
     managed::{NamespaceChange, RepositoryChange},
     manager,
 };
@@ -53,8 +56,10 @@ impl Repositories for MetadataService {
         let request = request.into_inner();
         self.answer("list_namespaces", async {
             let instance = parse("instance_id", &request.instance_id)?;
-            let found =
-                self.metadata.namespaces(instance, &request.after, request.limit.min(MAX_PAGE)).await?;
+            let readable = request.readable.map(granted).transpose()?;
+            let (search, after) = (position(&request.search), position(&request.after));
+            let limit = request.limit.min(MAX_PAGE);
+            let found = self.metadata.namespaces(instance, readable, search, after, limit).await?;
             Ok(proto::ListNamespacesResponse { namespaces: found.into_iter().map(Into::into).collect() })
         })
         .await
@@ -154,8 +159,35 @@ impl Repositories for MetadataService {
 
     async fn list_repository_entries(
         &self,
-        _request: Request<proto::ListRepositoryEntriesRequest>,
+        request: Request<proto::ListRepositoryEntriesRequest>,
     ) -> Answer<proto::ListRepositoryEntriesResponse> {
-        Err(Status::unimplemented("lists for people come with the next change"))
+        let request = request.into_inner();
+        self.answer("list_repository_entries", async {
+            let instance = parse("instance_id", &request.instance_id)?;
+            let public = match request.visibility.as_str() {
+                "" => None,
+                "public" => Some(true),
+                "private" => Some(false),
+                _ => {
+                    let message = "visibility is public or private";
+                    return Err(Error::new(ErrorCode::RequestInvalid, message));
+                }
+            };
+            let sought = Sought {
+                readable: request.readable.map(granted).transpose()?,
+                namespace: request.namespace,
+                search: request.search,
+                public,
+                order: Order::read(&request.order, "-created_at")?,
+                limit: request.limit,
+                after: request.after,
+            };
+            let (found, next) = self.metadata.repository_entries(instance, sought).await?;
+            Ok(proto::ListRepositoryEntriesResponse {
+                repositories: found.into_iter().map(Into::into).collect(),
+                next: next.unwrap_or_default(),
+            })
+        })
+        .await
     }
 }

@@ -105,7 +105,10 @@ fn tag(text: &str) -> Result<Tag, Problem> {
 }
 
 fn readable(set: Option<proto::ReadableSet>) -> Result<Readable, Problem> {
-    let set = set.unwrap_or_default();
+    granted(set.unwrap_or_default())
+}
+
+fn granted(set: proto::ReadableSet) -> Result<Readable, Problem> {
     for id in &set.namespace_ids {
         parse::<NamespaceId>("readable.namespace_ids", id)?;
     }

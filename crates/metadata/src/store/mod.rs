@@ -1,6 +1,7 @@
 //! The tables: every SQL text, and how rows become types. The units of work are with their nouns.
 
 pub(crate) mod collect_statements;
+pub(crate) mod list_statements;
 pub(crate) mod scrub_statements;
 pub(crate) mod sealing_statements;
 pub(crate) mod statements;

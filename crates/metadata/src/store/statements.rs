@@ -83,9 +83,6 @@ statements! {
         created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND name = $2";
     pub(crate) LOCK_NAMESPACE = "SELECT id, name, description, create_on_push, default_visibility, default_immutable, removing, \
         created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND name = $2" for update;
-    /// By the unique index on (instance_id, name).
-    pub(crate) LIST_NAMESPACES = "SELECT id, name, description, create_on_push, default_visibility, default_immutable, removing, \
-        created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND name > $2 ORDER BY name LIMIT $3";
     /// What somebody takes care of does not go with its last repository.
     pub(crate) CHANGE_NAMESPACE = "UPDATE namespaces SET description = $2, create_on_push = $3, default_visibility = $4, \
         default_immutable = $5, made_by_push = FALSE, version = version + 1, updated_at = $6 WHERE id = $1";

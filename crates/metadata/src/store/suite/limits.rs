@@ -51,6 +51,7 @@ async fn a_remade_repository_is_closed_to_old_tokens(world: World) {
         both("DELETE FROM tags"),
         both("DELETE FROM manifests"),
         both("DELETE FROM upload_sessions"),
+        both("DELETE FROM repository_terms"),
         both("DELETE FROM repositories"),
     ];
     world.stage(wipe, args![]).await;

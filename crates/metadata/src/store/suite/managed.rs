@@ -30,7 +30,7 @@ on_both_engines!(
 const APP: &str = "team/app";
 
 impl World {
-    async fn make_namespace(
+    pub(super) async fn make_namespace(
         &self,
         name: &str,
         change: impl FnOnce(&mut CreateNamespaceRequest),
@@ -45,7 +45,7 @@ impl World {
         answer(self.service.create_namespace(Request::new(request)).await)
     }
 
-    async fn make_repository(&self, path: &str) -> Result<RepositoryEntry, Problem> {
+    pub(super) async fn make_repository(&self, path: &str) -> Result<RepositoryEntry, Problem> {
         let request = CreateRepositoryRequest {
             instance_id: self.instance.to_string(),
             path: path.to_owned(),
@@ -59,7 +59,7 @@ impl World {
         answer(self.service.get_repository(Request::new(request)).await)
     }
 
-    async fn remove(&self, path: &str) -> Result<(), Problem> {
+    pub(super) async fn remove(&self, path: &str) -> Result<(), Problem> {
         let request = DeleteRepositoryRequest {
             instance_id: self.instance.to_string(),
             path: path.to_owned(),
@@ -68,7 +68,7 @@ impl World {
         answer(self.service.delete_repository(Request::new(request)).await).map(drop)
     }
 
-    async fn remove_namespace(&self, name: &str) -> Result<(), Problem> {
+    pub(super) async fn remove_namespace(&self, name: &str) -> Result<(), Problem> {
         let request = DeleteNamespaceRequest {
             instance_id: self.instance.to_string(),
             name: name.to_owned(),
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Works on removals and on sessions until nothing is left, without waiting for anything.
-    async fn drain(&self) -> usize {
+    pub(super) async fn drain(&self) -> usize {
         for steps in 1..10_000 {
             // What waits for others comes after them, as it would by the clock.
             let due = "UPDATE removals SET due_at = 0 WHERE kind = 'repository' \

@@ -5,6 +5,7 @@ mod collectors;
 mod crowd;
 mod events;
 mod limits;
+mod listing;
 mod managed;
 mod manifests;
 mod mounts;

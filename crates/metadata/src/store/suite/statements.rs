@@ -12,6 +12,7 @@ async fn every_statement_is_prepared(world: World) {
     world.database.prepare_all(sql::ALL).await.unwrap();
     world.database.prepare_all(crate::store::collect_statements::ALL).await.unwrap();
     world.database.prepare_all(crate::store::scrub_statements::ALL).await.unwrap();
+    world.database.prepare_all(crate::store::list_statements::ALL).await.unwrap();
     world.database.prepare_all(crate::store::sealing_statements::ALL).await.unwrap();
     world.database.prepare_all(berth_database::idempotency::STATEMENTS).await.unwrap();
 }
@@ -78,5 +79,31 @@ async fn reads_use_indexes_only() {
                 step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE") && !step.contains("CONSTANT");
             assert!(!scans_table && !step.contains("TEMP B-TREE FOR ORDER BY"), "{name}: {plan:#?}");
         }
+    }
+}
+
+/// Lists for people gather a page from each place, and look each row of those up.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_read_pages_from_indexes() {
+    let world = World::open(Engine::Sqlite).await.unwrap();
+    for (name, statement) in crate::store::list_statements::ALL {
+        let text: &'static str =
+            Box::leak(format!("EXPLAIN QUERY PLAN {}", statement.sqlite).into_boxed_str());
+        let explain = Statement { sqlite: text, postgres: "" };
+        let rows = world.database.read_all(&explain, args![]).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get(3).unwrap()).collect();
+        for step in &plan {
+            let gathered = ["SCAN found", "SCAN f", "SCAN mine", "SCAN g"].contains(&step.as_str());
+            let lists = step.contains("VIRTUAL TABLE") || step.starts_with("SCAN (subquery");
+            assert!(!step.starts_with("SCAN") || gathered || lists, "{name}: {step}: {plan:#?}");
+        }
+        let index = match *name {
+            "REPOSITORIES_BY_PATH" => "by_path",
+            "NEWEST_REPOSITORIES" => "by_id",
+            "FOUND_REPOSITORIES" => "repository_terms_by",
+            _ => continue,
+        };
+        // Two of the instance, two of namespaces.
+        assert_eq!(plan.iter().filter(|step| step.contains(index)).count(), 4, "{name}: {plan:#?}");
     }
 }
