@@ -385,6 +385,8 @@ impl<'a> Builder<'a> {
         self.metadata.fill(service.server.clone());
         self.grpc.add_service(Guard::new("metadata", service.server));
         self.grpc.add_service(Guard::new("repositories", service.repositories));
+        self.grpc.add_service(Guard::new("contents", service.contents));
+        self.grpc.add_service(Guard::new("tasks", service.tasks));
         self.limits.fill(service.limits.clone());
         self.grpc.add_service(Guard::new("limits", service.limits));
         Ok(())

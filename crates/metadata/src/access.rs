@@ -4,7 +4,10 @@ use berth_model::{InstanceId, NamespaceId, RepositoryId};
 use berth_oci::{ErrorCode, Problem, RepositoryName};
 use berth_proto::{metadata as proto, parse, require};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    manager::Order,
+};
 
 /// Who acts where, by which right.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub(crate) enum Binding {
     Namespace(NamespaceId),
     /// Only the instance.
     Instance(InstanceId),
+    /// No token: somebody acts by hand on what is there, which is this repository if it is known which.
+    Hand(Option<RepositoryId>),
 }
 
 impl Access {
@@ -65,9 +70,35 @@ impl Access {
         })
     }
 
+    /// The access of somebody who acts by hand, on a repository if it is known which.
+    pub(crate) fn by_hand<T>(
+        order: &Order<T>,
+        path: RepositoryName,
+        repository: Option<RepositoryId>,
+    ) -> Self {
+        let manager = order.manager.clone();
+        Self {
+            instance: order.instance,
+            path,
+            bound_to: Binding::Hand(repository),
+            principal: manager.principal,
+            keeps_tags: false,
+            origin: Origin {
+                credential: manager.credential,
+                address: manager.address,
+                request_id: manager.request_id,
+            },
+        }
+    }
+
     /// Whether the right covers a repository that is at the path now.
     pub(crate) fn check_repository(&self, id: &str, namespace: &str) -> Result<()> {
         let fits = match self.bound_to {
+            Binding::Hand(Some(meant)) if meant.to_string() != id => {
+                let message = format!("there is another repository {} by now", self.path);
+                return Err(Error::new(ErrorCode::NameUnknown, message));
+            }
+            Binding::Hand(_) => true,
             Binding::Repository(bound) => bound.to_string() == id,
             Binding::Namespace(bound) => bound.to_string() == namespace,
             Binding::Instance(bound) => bound == self.instance,
@@ -78,7 +109,7 @@ impl Access {
     /// Whether the right covers making a repository in `namespace`, which is none if that has to be made too.
     pub(crate) fn check_making(&self, namespace: Option<&str>) -> Result<()> {
         let fits = match self.bound_to {
-            Binding::Repository(_) => false,
+            Binding::Repository(_) | Binding::Hand(_) => false,
             Binding::Namespace(bound) => namespace.is_some_and(|namespace| bound.to_string() == namespace),
             Binding::Instance(bound) => bound == self.instance,
         };
@@ -89,7 +120,7 @@ impl Access {
     pub(crate) fn check_absent(&self) -> Result<()> {
         match self.bound_to {
             Binding::Repository(_) => Err(reissued()),
-            Binding::Namespace(_) | Binding::Instance(_) => Ok(()),
+            Binding::Namespace(_) | Binding::Instance(_) | Binding::Hand(_) => Ok(()),
         }
     }
 }

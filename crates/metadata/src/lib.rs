@@ -7,6 +7,7 @@
 mod access;
 mod blob;
 mod collect;
+mod contents;
 mod dissociation;
 mod error;
 mod event;
@@ -25,11 +26,13 @@ mod referrer;
 mod repository;
 mod resealer;
 mod resolve;
+mod retag;
 mod scrub;
 mod sealing;
 mod staging;
 mod store;
 mod tag;
+mod task;
 mod terms;
 mod upload;
 mod warm;
@@ -44,7 +47,8 @@ use berth_proto::{
     MAX_MESSAGE_BYTES, WarmReads,
     instance_manager::stores_client::StoresClient,
     metadata::{
-        limits_server::LimitsServer, metadata_server::MetadataServer, repositories_server::RepositoriesServer,
+        contents_server::ContentsServer, limits_server::LimitsServer, metadata_server::MetadataServer,
+        repositories_server::RepositoriesServer, tasks_server::TasksServer,
     },
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
@@ -171,6 +175,10 @@ pub struct Service {
     pub server: MetadataServer<MetadataService>,
     /// Namespaces and repositories by hand.
     pub repositories: RepositoriesServer<MetadataService>,
+    /// Tags and artifacts for people.
+    pub contents: ContentsServer<MetadataService>,
+    /// How far long work is.
+    pub tasks: TasksServer<MetadataService>,
     /// What instances may have, what they have, and their end.
     pub limits: LimitsServer<MetadataService>,
     /// The events, for a relay to each subscriber.
@@ -276,7 +284,11 @@ pub fn build(config: Config, deps: Deps<'_>) -> Service {
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let limits = LimitsServer::new(service.clone());
-    Service { server: serve(service), repositories, limits, outbox, nudge, warm }
+    let contents = ContentsServer::new(service.clone())
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let tasks = TasksServer::new(service.clone());
+    Service { server: serve(service), repositories, contents, tasks, limits, outbox, nudge, warm }
 }
 
 /// Builds what looks and changes nothing, for a registry that does not run: the scrubber alone, which waits to be asked.

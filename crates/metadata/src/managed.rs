@@ -15,6 +15,7 @@ use crate::{
     manager::Order,
     repository::{Defaults, PUBLIC, visibility},
     store::{collect_statements, statements as sql},
+    task::{self, Kind},
     terms,
 };
 
@@ -329,7 +330,7 @@ async fn delete_namespace(
     tx: &mut Transaction,
     metadata: &Metadata,
     order: &Order<()>,
-    name: &str,
+    (task, name): (&str, &str),
 ) -> Result<proto::DeleteNamespaceResponse> {
     if let Some(removed) = order.replay(tx).await? {
         return Ok(removed);
@@ -339,16 +340,21 @@ async fn delete_namespace(
     limits::lock(tx, &instance).await?;
     let before = locked_namespace(tx, &instance, name).await?;
     order.check_version(before.version)?;
-    let removed = proto::DeleteNamespaceResponse::default();
-    if before.removing {
-        order.record(tx, &removed).await?;
-        return Ok(removed);
+    let running = task::running(tx, Kind::DeleteNamespace, &before.id).await?;
+    let removed =
+        proto::DeleteNamespaceResponse { task_id: running.clone().unwrap_or_else(|| task.to_owned()) };
+    if running.is_none() {
+        // It may be on its way already with its instance, unasked.
+        let about = (instance.as_str(), before.id.as_str(), name);
+        task::begin(tx, task, Kind::DeleteNamespace, &order.manager, about).await?;
     }
-    let now = tx.now();
-    tx.execute(&sql::REMOVE_NAMESPACE, args![&before.id, now]).await?;
-    tx.execute(&sql::ADD_REMOVAL, args!["namespace", &before.id, now]).await?;
-    let says = order.manager.says(format!("namespace:{}", before.id), name);
-    metadata.journal.record(tx, "namespace.deleted", order.instance, says).await?;
+    if !before.removing {
+        let now = tx.now();
+        tx.execute(&sql::REMOVE_NAMESPACE, args![&before.id, now]).await?;
+        tx.execute(&sql::ADD_REMOVAL, args!["namespace", &before.id, now]).await?;
+        let says = order.manager.says(format!("namespace:{}", before.id), name);
+        metadata.journal.record(tx, "namespace.deleted", order.instance, says).await?;
+    }
     order.record(tx, &removed).await?;
     Ok(removed)
 }
@@ -357,19 +363,29 @@ async fn delete_repository(
     tx: &mut Transaction,
     metadata: &Metadata,
     order: &Order<()>,
-    path: &RepositoryName,
+    (task, path): (&str, &RepositoryName),
 ) -> Result<proto::DeleteRepositoryResponse> {
     if let Some(removed) = order.replay(tx).await? {
         return Ok(removed);
     }
     let instance = order.instance.to_string();
     limits::lock(tx, &instance).await?;
-    let before = locked_repository(tx, &instance, path).await?;
-    order.check_version(before.version)?;
-    remove(tx, &instance, &before.id).await?;
-    let says = order.manager.says(format!("repository:{}", before.id), path.as_str());
-    metadata.journal.record(tx, "repository.deleted", order.instance, says).await?;
-    let removed = proto::DeleteRepositoryResponse::default();
+    let row = tx.optional(&sql::LOCK_REPOSITORY, args![&instance, path.as_str()]).await?;
+    let removed = match row.as_ref().map(managed).transpose()? {
+        Some(before) => {
+            order.check_version(before.version)?;
+            remove(tx, &instance, &before.id).await?;
+            let about = (instance.as_str(), before.id.as_str(), path.as_str());
+            task::begin(tx, task, Kind::DeleteRepository, &order.manager, about).await?;
+            let says = order.manager.says(format!("repository:{}", before.id), path.as_str());
+            metadata.journal.record(tx, "repository.deleted", order.instance, says).await?;
+            proto::DeleteRepositoryResponse { task_id: task.to_owned() }
+        }
+        None => {
+            let running = task::running_on(tx, Kind::DeleteRepository, &instance, path.as_str()).await?;
+            proto::DeleteRepositoryResponse { task_id: running.ok_or_else(|| no_repository(path))? }
+        }
+    };
     order.record(tx, &removed).await?;
     Ok(removed)
 }
@@ -465,36 +481,36 @@ impl Metadata {
             .await
     }
 
-    /// Removes a namespace: nothing is made in it from now on, and what is in it goes by and by.
+    /// Removes a namespace: nothing is made in it from now on, and what is in it goes by and by, as its task says.
     pub(crate) async fn delete_namespace(
         &self,
         order: Order<()>,
         name: &str,
     ) -> Result<proto::DeleteNamespaceResponse> {
-        let input = Arc::new((self.clone(), order, name.to_owned()));
+        let input = Arc::new((self.clone(), order, self.ids.ulid().to_string(), name.to_owned()));
         let removed = self
             .database
             .write("delete_namespace", move |tx| {
                 let input = Arc::clone(&input);
-                Box::pin(async move { delete_namespace(tx, &input.0, &input.1, &input.2).await })
+                Box::pin(async move { delete_namespace(tx, &input.0, &input.1, (&input.2, &input.3)).await })
             })
             .await?;
         self.wake.notify_one();
         Ok(removed)
     }
 
-    /// Removes a repository: it is gone at once, and its content goes by and by.
+    /// Removes a repository: it is gone at once, and its content goes by and by, as its task says.
     pub(crate) async fn delete_repository(
         &self,
         order: Order<()>,
         path: RepositoryName,
     ) -> Result<proto::DeleteRepositoryResponse> {
-        let input = Arc::new((self.clone(), order, path));
+        let input = Arc::new((self.clone(), order, self.ids.ulid().to_string(), path));
         let removed = self
             .database
             .write("delete_repository", move |tx| {
                 let input = Arc::clone(&input);
-                Box::pin(async move { delete_repository(tx, &input.0, &input.1, &input.2).await })
+                Box::pin(async move { delete_repository(tx, &input.0, &input.1, (&input.2, &input.3)).await })
             })
             .await?;
         self.wake.notify_one();

@@ -58,7 +58,9 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
     reviewed.insert(*digest);
     dissociation::review(tx, metadata, &repository.id, &reviewed, Some(digest)).await?;
     let held = hold_blobs(tx, metadata, &repository.id, view).await?;
-    check_children(tx, &repository.id, view, &held.missing).await?;
+    let content_size = check_children(tx, &repository.id, view, &held.missing)
+        .await?
+        .map(|size| size.saturating_add(held.size));
     let key = || args![repository.id.as_str(), digest.to_bytes()];
     let args = args![
         repository.id.as_str(),
@@ -70,6 +72,8 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
         now,
         input.annotations.as_str(),
         &input.payload[..],
+        access.principal.as_str(),
+        content_size,
     ];
     let is_new = tx.execute(&sql::ADD_MANIFEST, args).await? == 1;
     // A manifest that is pushed again may find a foreign layer that wasn't there before.
@@ -88,7 +92,8 @@ async fn put(tx: &mut Transaction, input: &Put) -> Result<()> {
         let mut args = key();
         args.push(view.media_type.as_str().into());
         args.push(view.artifact_type.as_deref().into());
-        tx.execute(&sql::UPDATE_MEDIA_TYPE, args).await?;
+        args.push(content_size.into());
+        tx.execute(&sql::UPDATE_MANIFEST, args).await?;
     }
     berth_service::crash::point("put_manifest.added");
     for name in &input.tags {
@@ -115,6 +120,8 @@ impl Put {
 struct HeldBlobs {
     digests: BytesList,
     missing: Vec<Digest>,
+    /// Bytes of those that are there.
+    size: i64,
 }
 
 async fn hold_blobs(
@@ -125,7 +132,7 @@ async fn hold_blobs(
 ) -> Result<HeldBlobs> {
     let named: BTreeSet<Digest> = view.blobs.union(&view.foreign_blobs).copied().collect();
     if named.is_empty() {
-        return Ok(HeldBlobs { digests: BytesList::default(), missing: Vec::new() });
+        return Ok(HeldBlobs { digests: BytesList::default(), missing: Vec::new(), size: 0 });
     }
     let floor = tx.now().plus(metadata.config.review_floor());
     let hold = || args![repository, store::digests(&named), floor];
@@ -133,29 +140,35 @@ async fn hold_blobs(
         tx.execute(&sql::HOLD_LINKS, hold()).await?;
     }
     let mut linked = BTreeSet::new();
+    let mut size = 0_i64;
     for row in tx.all(&sql::LOCK_LINKS, args![repository, store::digests(&named)]).await? {
         linked.insert(store::digest(&row, 0)?);
+        size = size.saturating_add(row.get(1)?);
     }
     let missing = view.blobs.difference(&linked).copied().collect();
-    Ok(HeldBlobs { digests: store::digests(&linked), missing })
+    Ok(HeldBlobs { digests: store::digests(&linked), missing, size })
 }
 
-/// Locks the children; an error names everything that the repository lacks, blobs included.
+/// Locks the children, and says how many bytes they hold, if that is known of each; an error names everything that the
+/// repository lacks, blobs included.
 async fn check_children(
     tx: &mut Transaction,
     repository: &str,
     view: &ManifestView,
     missing_blobs: &[Digest],
-) -> Result<()> {
+) -> Result<Option<i64>> {
     let mut lacking = missing_blobs.to_vec();
+    let mut size = Some(0_i64);
     if !view.children.is_empty() {
         let mut found = BTreeSet::new();
         for row in tx.all(&sql::LOCK_MANIFESTS, args![repository, store::digests(&view.children)]).await? {
             found.insert(store::digest(&row, 0)?);
+            let held: Option<i64> = row.get(1)?;
+            size = size.zip(held).map(|(sum, held)| sum.saturating_add(held));
         }
         lacking.extend(view.children.difference(&found).copied());
     }
-    if lacking.is_empty() { Ok(()) } else { Err(missing(&lacking)) }
+    if lacking.is_empty() { Ok(size) } else { Err(missing(&lacking)) }
 }
 
 async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, digest: &Digest) -> Result<()> {
@@ -178,7 +191,7 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
         let problem = Problem::new(ErrorCode::Held, message);
         return Err(problem.with_detail(serde_json::json!({ "manifest": parent })).into());
     }
-    let artifact = deleted(access, &repository.id, digest, &row)?;
+    let artifact = described(access, &repository.id, digest, &row)?;
     // With the manifest's row locked no further tag can come to point to it; one that came before is not locked in order.
     for row in tx.all(&sql::TAGS_OF, key()).await? {
         if !tags.contains(&row.get::<String>(0)?) {
@@ -196,8 +209,8 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, dige
     remove(tx, metadata, access, &repository.id, digest, artifact).await
 }
 
-/// What the event of a deletion says; `row` is what the lock on the manifest gave.
-pub(crate) fn deleted(access: &Access, repository: &str, digest: &Digest, row: &Row) -> Result<Artifact> {
+/// What an event says of a manifest that is there; `row` is what the lock on it gave.
+pub(crate) fn described(access: &Access, repository: &str, digest: &Digest, row: &Row) -> Result<Artifact> {
     let mut artifact = event::artifact(access, repository, digest);
     artifact.media_type = row.get(0)?;
     artifact.size = store::size(row, 1)?;

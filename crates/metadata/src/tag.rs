@@ -17,12 +17,13 @@ use crate::{
     dissociation,
     error::{Error, Result},
     event::{self, Kind},
+    manager::Order,
     repository::{self, Repository},
     store::{self, statements as sql},
 };
 
 /// The tag that moves where others may not.
-const LATEST: &str = "latest";
+pub(crate) const LATEST: &str = "latest";
 
 /// Locks those of `tags` that exist, ascending; where each points.
 pub(crate) async fn lock(
@@ -76,7 +77,8 @@ pub(crate) async fn point(
         return Err(Error::new(ErrorCode::Denied, message));
     }
     let sequence = tx.sequence(event::SEQUENCE).await?;
-    let args = args![repository.id.as_str(), name.as_str(), digest.to_bytes(), sequence, now];
+    let who = access.principal.as_str();
+    let args = args![repository.id.as_str(), name.as_str(), digest.to_bytes(), sequence, now, who];
     tx.execute(&sql::MOVE_TAG, args).await?;
     artifact.previous_digest = previous.map(|previous| previous.to_string()).unwrap_or_default();
     metadata.journal.write(tx, Kind::Tagged, access, sequence, artifact).await
@@ -103,15 +105,25 @@ pub(crate) async fn drop(
     metadata.journal.write(tx, Kind::Deleted, access, sequence, artifact).await
 }
 
-async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, name: &Tag) -> Result<()> {
+/// What there is not.
+pub(crate) fn no_tag(name: &Tag) -> Error {
+    Error::new(ErrorCode::ManifestUnknown, format!("there is no tag {name} in this repository"))
+}
+
+/// `order` is that of somebody who deletes it by hand.
+async fn delete(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    access: &Access,
+    name: &Tag,
+    order: Option<&Order<()>>,
+) -> Result<()> {
     let repository = repository::existing(tx, access).await?;
     let row = tx.optional(&sql::LOCK_TAG, args![repository.id.as_str(), name.as_str()]).await?;
-    let Some(row) = row else {
-        return Err(Error::new(
-            ErrorCode::ManifestUnknown,
-            format!("there is no tag {name} in this repository"),
-        ));
-    };
+    let row = row.ok_or_else(|| no_tag(name))?;
+    if let Some(order) = order {
+        order.check_version(row.get(1)?)?;
+    }
     let digest = store::digest(&row, 0)?;
     dissociation::review(tx, metadata, &repository.id, &BTreeSet::from([digest]), None).await?;
     let mut artifact = event::artifact(access, &repository.id, &digest);
@@ -122,13 +134,13 @@ async fn delete(tx: &mut Transaction, metadata: &Metadata, access: &Access, name
 }
 
 impl Metadata {
-    /// Deletes a tag; the manifest stays, in review.
-    pub(crate) async fn delete_tag(&self, access: Access, name: Tag) -> Result<()> {
-        let input = Arc::new((self.clone(), access, name));
+    /// Deletes a tag; the manifest stays, in review. `order` is that of somebody who does it by hand.
+    pub(crate) async fn delete_tag(&self, access: Access, name: Tag, order: Option<Order<()>>) -> Result<()> {
+        let input = Arc::new((self.clone(), access, name, order));
         self.database
             .write("delete_tag", move |tx| {
                 let input = Arc::clone(&input);
-                Box::pin(async move { delete(tx, &input.0, &input.1, &input.2).await })
+                Box::pin(async move { delete(tx, &input.0, &input.1, &input.2, input.3.as_ref()).await })
             })
             .await?;
         berth_service::crash::point("delete_tag.committed");

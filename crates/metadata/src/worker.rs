@@ -42,6 +42,8 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_OUTAGE: Duration = Duration::from_secs(60);
 /// How often depths are counted.
 const MEASURE: Duration = Duration::from_secs(15);
+/// How often what nobody can ask for any more is looked for.
+const TIDY: Duration = Duration::from_secs(60);
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct OfQueue {
@@ -115,6 +117,7 @@ pub(crate) struct Collector {
     holder: String,
     claimed: Option<Instant>,
     measured: Option<Instant>,
+    tidied: Option<Instant>,
     outages: u32,
 }
 
@@ -129,7 +132,7 @@ enum Round {
 impl Collector {
     pub(crate) fn new(metadata: Metadata, blobs: Option<Arc<dyn Blobs>>, metrics: Metrics) -> Self {
         let holder = metadata.ids.ulid().to_string();
-        Self { metadata, blobs, metrics, holder, claimed: None, measured: None, outages: 0 }
+        Self { metadata, blobs, metrics, holder, claimed: None, measured: None, tidied: None, outages: 0 }
     }
 
     /// Starts the loop; it ends soon after `tasks` are told to stop.
@@ -181,8 +184,11 @@ impl Collector {
         self.outages = 0;
         if self.measured.is_none_or(|at| at.elapsed() >= MEASURE) {
             self.measure().await?;
-            self.forget(stopping).await?;
             self.measured = Some(Instant::now());
+        }
+        if self.tidied.is_none_or(|at| at.elapsed() >= TIDY) {
+            self.tidy(stopping).await?;
+            self.tidied = Some(Instant::now());
         }
         if done > 0 {
             return Ok(Round::More);
@@ -285,11 +291,13 @@ impl Collector {
         Ok(())
     }
 
-    /// Drops what nobody can ask for any more, a batch at a time.
-    async fn forget(&self, stopping: &CancellationToken) -> Result<()> {
-        while !stopping.is_cancelled()
-            && berth_database::idempotency::forget(&self.metadata.database).await? > 0
-        {}
+    /// Drops what nobody can ask for any more, and completes what older versions didn't write, a batch at a time.
+    async fn tidy(&self, stopping: &CancellationToken) -> Result<()> {
+        let metadata = &self.metadata;
+        while !stopping.is_cancelled() && berth_database::idempotency::forget(&metadata.database).await? > 0 {
+        }
+        while !stopping.is_cancelled() && metadata.forget_tasks().await? > 0 {}
+        while !stopping.is_cancelled() && metadata.fill_sizes().await? > 0 {}
         Ok(())
     }
 

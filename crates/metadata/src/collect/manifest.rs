@@ -154,7 +154,7 @@ async fn review(tx: &mut Transaction, metadata: &Metadata, seen: &Seen) -> Resul
         return Ok(Some(Verdict::Kept));
     };
     let access = facts.access(&repository)?;
-    let artifact = manifest::deleted(&access, &repository, &digest, &locked)?;
+    let artifact = manifest::described(&access, &repository, &digest, &locked)?;
     manifest::remove(tx, metadata, &access, &repository, &digest, artifact).await?;
     Ok(Some(Verdict::Deleted))
 }

@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     managed,
     store::{collect_statements as sql, statements},
+    task::{self, Kind},
 };
 
 /// How long what waits for something else is left alone.
@@ -29,21 +30,27 @@ enum Step {
     Done,
 }
 
-/// In this order nothing is held by what comes after it. Reviews go first, so that none looks at half a repository.
-const PARTS: [&Statement; 6] = [
+/// What goes before the manifests. In this order nothing is held by what comes after it. Reviews go first, so that none
+/// looks at half a repository.
+const PARTS: [&Statement; 5] = [
     &sql::REMOVE_MANIFEST_REVIEWS,
     &sql::REMOVE_LINK_REVIEWS,
     &sql::REMOVE_TAGS,
     &sql::REMOVE_MANIFEST_CHILDREN,
     &sql::REMOVE_MANIFEST_BLOBS,
-    &sql::REMOVE_MANIFESTS,
 ];
 
 async fn repository(tx: &mut Transaction, metadata: &Metadata, id: &str) -> Result<Step> {
+    task::measure(tx, Kind::DeleteRepository, id).await?;
     for statement in PARTS {
         if tx.execute(statement, args![id]).await? > 0 {
             return Ok(Step::More);
         }
+    }
+    let manifests = tx.execute(&sql::REMOVE_MANIFESTS, args![id]).await?;
+    if manifests > 0 {
+        task::step(tx, Kind::DeleteRepository, id, manifests).await?;
+        return Ok(Step::More);
     }
     let now = tx.now();
     if tx.execute(&sql::END_SESSIONS, args![id, now]).await? > 0 {
@@ -65,14 +72,21 @@ async fn repository(tx: &mut Transaction, metadata: &Metadata, id: &str) -> Resu
     if tx.optional(&sql::ANY_SESSION, args![id]).await?.is_some() {
         return Ok(Step::Wait(WAIT));
     }
-    tx.execute(&sql::DROP_REPOSITORY, args![id]).await?;
+    if let Some(dropped) = tx.optional(&sql::DROP_REMOVED, args![id]).await? {
+        task::step(tx, Kind::DeleteNamespace, &dropped.get::<String>(0)?, 1).await?;
+    }
+    task::end(tx, Kind::DeleteRepository, id).await?;
     Ok(Step::Done)
 }
 
 async fn namespace(tx: &mut Transaction, id: &str) -> Result<Step> {
-    let Some(row) = tx.optional(&sql::NAMESPACE_TO_REMOVE, args![id]).await? else { return Ok(Step::Done) };
+    let Some(row) = tx.optional(&sql::NAMESPACE_TO_REMOVE, args![id]).await? else {
+        task::end(tx, Kind::DeleteNamespace, id).await?;
+        return Ok(Step::Done);
+    };
     let instance: String = row.get(0)?;
     tx.one(&statements::LOCK_LIMITS, args![&instance]).await?;
+    task::measure(tx, Kind::DeleteNamespace, id).await?;
     let here = tx.all(&sql::REPOSITORIES_TO_REMOVE, args![id]).await?;
     for row in &here {
         managed::remove(tx, &instance, &row.get::<String>(0)?).await?;
@@ -85,6 +99,7 @@ async fn namespace(tx: &mut Transaction, id: &str) -> Result<Step> {
     }
     tx.execute(&sql::DROP_NAMESPACE, args![id]).await?;
     tx.execute(&statements::COUNT_MADE, args![instance, -1, 0]).await?;
+    task::end(tx, Kind::DeleteNamespace, id).await?;
     Ok(Step::Done)
 }
 

@@ -1,7 +1,9 @@
 //! The tonic server: reads the request into types, calls the domain, maps the error. Nothing else.
 
+mod contents;
 mod limits;
 mod managed;
+mod tasks;
 
 use std::{collections::BTreeSet, future::Future, time::Instant};
 
@@ -477,7 +479,7 @@ impl Server for MetadataService {
         let request = request.into_inner();
         self.answer("delete_tag", async {
             let access = Access::read(request.access)?;
-            self.metadata.delete_tag(access, tag(&request.tag)?).await?;
+            self.metadata.delete_tag(access, tag(&request.tag)?, None).await?;
             Ok(proto::DeleteTagResponse {})
         })
         .await

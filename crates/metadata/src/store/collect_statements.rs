@@ -106,6 +106,7 @@ statements! {
         (SELECT s.id FROM upload_sessions s WHERE s.repository_id = $1 AND s.expires_at > $2 ORDER BY s.id LIMIT 200)";
     pub(crate) ANY_SESSION = "SELECT 1 FROM upload_sessions WHERE repository_id = $1 LIMIT 1";
     pub(crate) LINKS_TO_REMOVE = "SELECT instance_id, digest FROM links WHERE repository_id = $1 ORDER BY digest LIMIT 200";
+    pub(crate) DROP_REMOVED = "DELETE FROM repositories WHERE id = $1 RETURNING namespace_id";
     pub(crate) NAMESPACE_TO_REMOVE = "SELECT instance_id FROM namespaces WHERE id = $1 AND removing";
     pub(crate) REPOSITORIES_TO_REMOVE = "SELECT id FROM repositories WHERE namespace_id = $1 AND removed_at IS NULL \
         ORDER BY id LIMIT 50" for update;

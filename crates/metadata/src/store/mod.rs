@@ -1,12 +1,14 @@
 //! The tables: every SQL text, and how rows become types. The units of work are with their nouns.
 
 pub(crate) mod collect_statements;
+pub(crate) mod content_statements;
 pub(crate) mod list_statements;
 pub(crate) mod scrub_statements;
 pub(crate) mod sealing_statements;
 pub(crate) mod statements;
 #[cfg(test)]
 mod suite;
+pub(crate) mod task_statements;
 
 use berth_database::{BytesList, Database, Engine, Migrations, Row};
 use berth_oci::{Digest, ErrorCode};

@@ -203,9 +203,12 @@ statements! {
             AND EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = $2 OFFSET 0))";
     pub(crate) BLOB_HOLDER = "SELECT manifest_digest FROM manifest_blobs \
         WHERE repository_id = $1 AND blob_digest = $2 LIMIT 1";
-    pub(crate) LOCK_LINKS = sqlite "SELECT digest FROM links \
-        WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) ORDER BY digest"
-        postgres "SELECT digest FROM links WHERE repository_id = $1 AND digest = ANY($2) ORDER BY digest FOR KEY SHARE";
+    pub(crate) LOCK_LINKS = sqlite "SELECT l.digest, b.size FROM links l \
+        JOIN blobs b ON b.instance_id = l.instance_id AND b.digest = l.digest \
+        WHERE l.repository_id = $1 AND l.digest IN (SELECT unhex(value) FROM json_each($2)) ORDER BY l.digest"
+        postgres "SELECT l.digest, b.size FROM links l \
+        JOIN blobs b ON b.instance_id = l.instance_id AND b.digest = l.digest \
+        WHERE l.repository_id = $1 AND l.digest = ANY($2) ORDER BY l.digest FOR KEY SHARE OF l";
     pub(crate) ADD_OBJECT_DELETE = "INSERT INTO object_deletes (store_id, object_key, not_before, size) \
         VALUES ($1, $2, $3, $4) \
         ON CONFLICT DO NOTHING";
@@ -259,12 +262,16 @@ statements! {
 
     // Manifests.
     pub(crate) ADD_MANIFEST = "INSERT INTO manifests (repository_id, digest, size, media_type, artifact_type, subject, \
-        pushed_at, annotations, payload) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
-    pub(crate) UPDATE_MEDIA_TYPE = "UPDATE manifests SET media_type = $3, artifact_type = $4 \
-        WHERE repository_id = $1 AND digest = $2 AND media_type <> $3";
-    pub(crate) LOCK_MANIFESTS = sqlite "SELECT digest FROM manifests \
+        pushed_at, annotations, payload, pushed_by, content_size) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING";
+    /// What is pushed again may have another media type, or hold a foreign layer that wasn't there before.
+    pub(crate) UPDATE_MANIFEST = "UPDATE manifests SET media_type = $3, artifact_type = $4, content_size = $5 \
+        WHERE repository_id = $1 AND digest = $2 \
+        AND (media_type <> $3 OR COALESCE(content_size, -1) <> COALESCE($5, -1))";
+    /// With what each holds; NULL: not known yet.
+    pub(crate) LOCK_MANIFESTS = sqlite "SELECT digest, content_size FROM manifests INDEXED BY manifests_by_content \
         WHERE repository_id = $1 AND digest IN (SELECT unhex(value) FROM json_each($2)) ORDER BY digest"
-        postgres "SELECT digest FROM manifests \
+        postgres "SELECT digest, content_size FROM manifests \
         WHERE repository_id = $1 AND digest = ANY($2) ORDER BY digest FOR KEY SHARE";
     pub(crate) ADD_MANIFEST_BLOBS = sqlite "INSERT INTO manifest_blobs (repository_id, manifest_digest, blob_digest) \
         SELECT $1, $2, unhex(value) FROM json_each($3) WHERE TRUE ON CONFLICT DO NOTHING"
@@ -301,12 +308,12 @@ statements! {
     pub(crate) LOCK_TAGS = sqlite "SELECT name, digest FROM tags \
         WHERE repository_id = $1 AND name IN (SELECT value FROM json_each($2)) ORDER BY name"
         postgres "SELECT name, digest FROM tags WHERE repository_id = $1 AND name = ANY($2) ORDER BY name FOR UPDATE";
-    pub(crate) LOCK_TAG = "SELECT digest FROM tags WHERE repository_id = $1 AND name = $2" for update;
+    pub(crate) LOCK_TAG = "SELECT digest, version FROM tags WHERE repository_id = $1 AND name = $2" for update;
     pub(crate) LOCK_TAGS_OF = "SELECT name FROM tags WHERE repository_id = $1 AND digest = $2 ORDER BY name" for update;
     pub(crate) TAGS_OF = "SELECT name FROM tags WHERE repository_id = $1 AND digest = $2";
-    pub(crate) ADD_TAG = "INSERT INTO tags (repository_id, name, digest, version, updated_at) \
-        VALUES ($1, $2, $3, 0, $4) ON CONFLICT DO NOTHING";
-    pub(crate) MOVE_TAG = "UPDATE tags SET digest = $3, version = $4, updated_at = $5 \
+    pub(crate) ADD_TAG = "INSERT INTO tags (repository_id, name, digest, version, updated_at, created_at) \
+        VALUES ($1, $2, $3, 0, $4, $4) ON CONFLICT DO NOTHING";
+    pub(crate) MOVE_TAG = "UPDATE tags SET digest = $3, version = $4, updated_at = $5, updated_by = $6 \
         WHERE repository_id = $1 AND name = $2";
     pub(crate) DROP_TAG = "DELETE FROM tags WHERE repository_id = $1 AND name = $2";
     pub(crate) LIST_TAGS = "SELECT name FROM tags WHERE repository_id = $1 AND name > $2 ORDER BY name LIMIT $3";

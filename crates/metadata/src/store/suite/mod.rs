@@ -2,6 +2,7 @@
 
 mod collection;
 mod collectors;
+mod contents;
 mod crowd;
 mod events;
 mod limits;
@@ -12,10 +13,12 @@ mod mounts;
 mod once;
 mod quarantine;
 mod reads;
+mod retag;
 mod scrub;
 mod sealing;
 mod staging;
 mod statements;
+mod tasks;
 mod uploads;
 mod warm;
 

@@ -12,6 +12,8 @@ async fn every_statement_is_prepared(world: World) {
     world.database.prepare_all(sql::ALL).await.unwrap();
     world.database.prepare_all(crate::store::collect_statements::ALL).await.unwrap();
     world.database.prepare_all(crate::store::scrub_statements::ALL).await.unwrap();
+    world.database.prepare_all(crate::store::content_statements::ALL).await.unwrap();
+    world.database.prepare_all(crate::store::task_statements::ALL).await.unwrap();
     world.database.prepare_all(crate::store::list_statements::ALL).await.unwrap();
     world.database.prepare_all(crate::store::sealing_statements::ALL).await.unwrap();
     world.database.prepare_all(berth_database::idempotency::STATEMENTS).await.unwrap();
@@ -86,14 +88,24 @@ async fn reads_use_indexes_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_read_pages_from_indexes() {
     let world = World::open(Engine::Sqlite).await.unwrap();
-    for (name, statement) in crate::store::list_statements::ALL {
+    let (lists, contents) = (crate::store::list_statements::ALL, crate::store::content_statements::ALL);
+    for (name, statement) in lists.iter().chain(contents).chain(crate::store::task_statements::ALL) {
         let text: &'static str =
             Box::leak(format!("EXPLAIN QUERY PLAN {}", statement.sqlite).into_boxed_str());
         let explain = Statement { sqlite: text, postgres: "" };
         let rows = world.database.read_all(&explain, args![]).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get(3).unwrap()).collect();
         for step in &plan {
-            let gathered = ["SCAN found", "SCAN f", "SCAN mine", "SCAN g"].contains(&step.as_str());
+            let gathered = [
+                "SCAN found",
+                "SCAN f",
+                "SCAN mine",
+                "SCAN g",
+                "SCAN t",
+                "SCAN p",
+                "SCAN q USING INDEX manifests_without_size",
+            ]
+            .contains(&step.as_str());
             let lists = step.contains("VIRTUAL TABLE") || step.starts_with("SCAN (subquery");
             assert!(!step.starts_with("SCAN") || gathered || lists, "{name}: {step}: {plan:#?}");
         }
@@ -101,9 +113,14 @@ async fn lists_read_pages_from_indexes() {
             "REPOSITORIES_BY_PATH" => "by_path",
             "NEWEST_REPOSITORIES" => "by_id",
             "FOUND_REPOSITORIES" => "repository_terms_by",
+            "NEWEST_TAGS" | "NEWEST_TAGS_END" => "tags_by_update",
+            "NEWEST_ARTIFACTS" | "NEWEST_ARTIFACTS_END" => "manifests_by_push",
+            "FILL_SIZES" => "manifests_without_size",
             _ => continue,
         };
         // Two of the instance, two of namespaces.
-        assert_eq!(plan.iter().filter(|step| step.contains(index)).count(), 4, "{name}: {plan:#?}");
+        let places = if index.starts_with("by_") || index.ends_with("_by") { 4 } else { 1 };
+        let used = plan.iter().filter(|step| step.contains(index)).count();
+        assert!(used >= places, "{name}: {plan:#?}");
     }
 }
