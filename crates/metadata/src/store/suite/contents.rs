@@ -251,7 +251,7 @@ async fn an_artifact_says_what_it_holds_and_what_holds_it(world: World) {
     let outer = Manifest::index(&[inner.digest(), image.digest()]);
     world.put(APP, &outer, &["v1"]).await.unwrap();
     let shown = world.artifact(APP, &image.digest()).await.unwrap();
-    let mut holders = vec![inner.digest(), outer.digest()];
+    let mut holders = [inner.digest(), outer.digest()];
     holders.sort_by_key(Digest::to_bytes);
     assert_eq!(shown.holders, holders.iter().map(ToString::to_string).collect::<Vec<_>>());
     assert_eq!(shown.artifact.unwrap().content_size, 15);
