@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "berth/instance_manager/v1/principals.proto",
         "berth/instance_manager/v1/identity.proto",
         "berth/instance_manager/v1/roles.proto",
+        "berth/instance_manager/v1/sessions.proto",
         "berth/events/v1/events.proto",
     ];
     tonic_prost_build::configure()

@@ -14,6 +14,7 @@ const ORDER: &[(&str, u8)] = &[
     ("berth-access", 5),
     ("berth-blobs", 5),
     ("berth-gateway", 6),
+    ("berth-management-api", 6),
     ("berth-instance-manager", 6),
     ("berth-metadata", 6),
     ("berth-blob-store", 6),

@@ -227,6 +227,7 @@ async fn command(mut registry: Registry, instance: Option<String>, command: Admi
         }
         AdminCommand::SetBlobDelivery { instance, delivery } => {
             let request = SetBlobDeliveryRequest {
+                actor: None,
                 instance_id: registry.instance_named(&instance)?,
                 blob_delivery: delivery.as_str().to_owned(),
             };

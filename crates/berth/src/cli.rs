@@ -35,6 +35,8 @@ enum Command {
     Admin(admin::AdminArguments),
     /// Make another root sealing key and seal every secret again; no instance-manager may run
     RotateRootKey(ConfigArguments),
+    /// Print the OpenAPI document of the REST API
+    Openapi,
     /// Read every byte back and compare it with the rows; exit code 3 when something is damaged
     Verify(ConfigArguments),
 }
@@ -66,6 +68,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Admin(arguments) => admin::run(arguments).await,
         Command::RotateRootKey(arguments) => root_key::run(&arguments).await,
         Command::Verify(arguments) => verify::run(&arguments).await,
+        Command::Openapi => {
+            terminal::line(&format!("{:#}", berth_management_api::document()));
+            Ok(())
+        }
         Command::Config { command: ConfigCommand::Check(arguments) } => {
             config::load(&arguments)?;
             terminal::line("the configuration is fine");

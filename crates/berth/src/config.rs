@@ -24,7 +24,7 @@ use crate::{
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Roles of the process: `gateway`, `metadata`, `instance-manager`, `blob-store`. Empty: all of them.
+    /// Roles of the process: `gateway`, `management-api`, `metadata`, `instance-manager`, `blob-store`. Empty: all of them.
     pub(crate) roles: BTreeSet<Role>,
     /// Folder for databases, blobs, keys and the local socket. One process at a time.
     pub(crate) data: PathBuf,
@@ -73,7 +73,7 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Listen {
-    /// The registry, for the gateway role. Port 0 picks a port, which the log names.
+    /// The registry and the REST API, for the roles gateway and management-api. Port 0 picks a port, which the log names.
     pub(crate) public: String,
     /// `/healthz`, `/readyz` and `/metrics`; keep it away from the internet.
     pub(crate) admin: String,
@@ -298,17 +298,18 @@ impl Config {
         };
         needs(
             Role::Metadata,
-            &[Role::Gateway, Role::InstanceManager],
+            &[Role::Gateway, Role::ManagementApi, Role::InstanceManager],
             &self.peers.metadata,
             "peers.metadata",
         )?;
         needs(
             Role::InstanceManager,
-            &[Role::Gateway, Role::Metadata],
+            &[Role::Gateway, Role::ManagementApi, Role::Metadata],
             &self.peers.instance_manager,
             "peers.instance_manager",
         )?;
-        needs(Role::BlobStore, &[Role::Gateway], &self.peers.blob_store, "peers.blob_store")?;
+        let public = &[Role::Gateway, Role::ManagementApi];
+        needs(Role::BlobStore, public, &self.peers.blob_store, "peers.blob_store")?;
         if self.blob_store.encrypt {
             let keys = &self.peers.instance_manager;
             needs(Role::InstanceManager, &[Role::BlobStore], keys, "peers.instance_manager")?;

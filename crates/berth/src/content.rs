@@ -202,7 +202,8 @@ pub(crate) async fn run(
             print_repository(repositories.create_repository(request).await.map_err(refused)?.get_ref());
         }
         ContentCommand::ShowRepository { repository } => {
-            let request = GetRepositoryRequest { instance_id, path: repository.to_string() };
+            let request =
+                GetRepositoryRequest { instance_id, path: repository.to_string(), ..Default::default() };
             print_repository(repositories.get_repository(request).await.map_err(refused)?.get_ref());
         }
         ContentCommand::SetRepository { repository, settings, keep_untagged } => {

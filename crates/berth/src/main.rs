@@ -11,6 +11,7 @@ mod content;
 mod counts;
 mod failure;
 mod files;
+mod front;
 mod identity;
 mod instances;
 mod migrate;

@@ -15,7 +15,7 @@ pub(crate) async fn run(arguments: &ConfigArguments) -> Result<(), Failure> {
         let database = match role {
             Role::Metadata => serve::metadata_database(&config, &tasks).await?,
             Role::InstanceManager => serve::instance_manager_database(&config, &tasks).await?,
-            Role::Gateway | Role::BlobStore => continue,
+            Role::Gateway | Role::ManagementApi | Role::BlobStore => continue,
         };
         database.close().await;
         terminal::line(&format!("{} is up to date", role.as_str()));

@@ -309,6 +309,7 @@ pub(crate) async fn run(
                     kind: kind.to_string(),
                     limit: 0,
                     after,
+                    search: String::new(),
                 };
                 let page = people.list_principals(request).await.map_err(refused)?.into_inner().principals;
                 let Some(last) = page.last() else { return Ok(()) };

@@ -21,6 +21,8 @@ use clap::ValueEnum;
 pub(crate) enum Role {
     /// The OCI API and the token endpoint.
     Gateway,
+    /// The REST API of tenants and operators.
+    ManagementApi,
     /// Repositories, manifests, tags, uploads.
     Metadata,
     /// Instances, people, grants, token keys, audit.
@@ -31,12 +33,14 @@ pub(crate) enum Role {
 
 impl Role {
     /// All roles.
-    pub(crate) const ALL: [Self; 4] = [Self::Gateway, Self::Metadata, Self::InstanceManager, Self::BlobStore];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Gateway, Self::ManagementApi, Self::Metadata, Self::InstanceManager, Self::BlobStore];
 
     /// The name in `--role` and in logs.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
+            Self::ManagementApi => "management-api",
             Self::Metadata => "metadata",
             Self::InstanceManager => "instance-manager",
             Self::BlobStore => "blob-store",
@@ -45,6 +49,11 @@ impl Role {
 
     /// Whether the role keeps something in the data folder.
     pub(crate) const fn has_data(self) -> bool {
-        !matches!(self, Self::Gateway)
+        !self.is_public()
+    }
+
+    /// Whether clients speak to it.
+    pub(crate) const fn is_public(self) -> bool {
+        matches!(self, Self::Gateway | Self::ManagementApi)
     }
 }

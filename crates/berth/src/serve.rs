@@ -8,6 +8,7 @@ use berth_blobs::Blobs;
 use berth_database::{DataLock, Database};
 use berth_events::{DirectSink, Relay, RelayConfig, RelayMetrics};
 use berth_instance_manager::AUDIT_SUBSCRIBER;
+use berth_management_api::ManagementApi;
 use berth_service::{
     Address, Channel, Connections, Guard, Health, Ids, Limits, Listener, Registry, SharedClock, SystemClock,
     Tasks, admin_routes, serve, telemetry,
@@ -19,7 +20,9 @@ use crate::{
     config::{self, Config},
     counts::Counts,
     failure::Failure,
-    files, password,
+    files,
+    front::Front,
+    password,
     roles::Role,
     terminal,
 };
@@ -131,6 +134,8 @@ struct Builder<'a> {
     /// The stores of instances, at instance-manager.
     stores: Channel,
     blob_store: Channel,
+    /// Everything that this process serves by gRPC.
+    services: Channel,
     generated_password: bool,
     /// Metadata's memory, for a gateway beside it.
     warm: Option<Arc<dyn berth_proto::WarmReads>>,
@@ -139,7 +144,7 @@ struct Builder<'a> {
 impl Process {
     async fn start(config: &Config, roles: BTreeSet<Role>) -> Result<Self, Failure> {
         // Bound before anything is built: a port that is taken is the first thing to know.
-        let public = match roles.contains(&Role::Gateway) {
+        let public = match roles.iter().any(|role| role.is_public()) {
             true => Some(bind_public(config).await?),
             false => None,
         };
@@ -152,6 +157,7 @@ impl Process {
         let blobs = builder.blob_store().await?;
         builder.instance_manager().await?;
         builder.metadata(Arc::clone(&blobs)).await?;
+        let management = builder.management_api(&blobs);
         let gateway = builder.gateway(blobs)?;
         let Builder {
             front,
@@ -159,12 +165,16 @@ impl Process {
             ground,
             health,
             mut registry,
-            grpc: routes,
+            grpc: offered,
+            services,
             databases,
             counts,
             generated_password,
             ..
         } = builder;
+        let routes = offered.routes();
+        // What is here, the REST API reaches as others do.
+        services.fill(routes.clone());
         counts.register(&mut registry);
         let connections = Connections::register(&mut registry);
         let process = Self { front, back, ground, health, databases };
@@ -183,12 +193,13 @@ impl Process {
                 ..limits
             };
             let listener = listener.counted_by(&connections);
-            serve(listener, routes.routes().into_axum_router(), limits, &process.front);
+            serve(listener, routes.into_axum_router(), limits, &process.front);
         }
-        if let (Some(listener), Some(gateway)) = (public, gateway) {
+        if let Some(listener) = public {
             let mut limits = config.listen.limits.limits();
             limits.connections = limits.connections.min(files::for_connections());
-            serve(listener.counted_by(&connections), gateway, limits, &process.front);
+            let front = Front { gateway, management };
+            serve(listener.counted_by(&connections), front, limits, &process.front);
         }
         process.health.started();
         if let (Some(address), admin) = addresses {
@@ -274,6 +285,7 @@ impl<'a> Builder<'a> {
             keys,
             stores,
             blob_store,
+            services: Channel::slot("services"),
             generated_password: false,
             warm: None,
         })
@@ -348,6 +360,7 @@ impl<'a> Builder<'a> {
         self.grpc.add_service(Guard::new("instances", service.instances));
         self.grpc.add_service(Guard::new("principals", service.principals));
         self.grpc.add_service(Guard::new("roles", service.roles));
+        self.grpc.add_service(Guard::new("sessions", service.sessions));
         self.grpc.add_service(Guard::new("identity-providers", service.identity_providers));
         self.grpc.add_service(Guard::new("logins", service.logins));
         self.grpc.add_service(Guard::new("audit", service.subscriber));
@@ -390,6 +403,28 @@ impl<'a> Builder<'a> {
         self.limits.fill(service.limits.clone());
         self.grpc.add_service(Guard::new("limits", service.limits));
         Ok(())
+    }
+
+    /// A role as the REST API reaches it: with all its services.
+    fn all_of(&self, role: Role, elsewhere: &Channel) -> Channel {
+        if self.roles.contains(&role) { self.services.clone() } else { elsewhere.clone() }
+    }
+
+    fn management_api(&mut self, blobs: &Arc<dyn Blobs>) -> Option<ManagementApi> {
+        if !self.roles.contains(&Role::ManagementApi) {
+            return None;
+        }
+        let deps = berth_management_api::Deps {
+            instance_manager: self.all_of(Role::InstanceManager, &self.instance_manager),
+            metadata: self.all_of(Role::Metadata, &self.metadata),
+            blobs: Arc::clone(blobs),
+            base_domain: &self.config.gateway.base_domain,
+            clock: Arc::clone(&self.clock),
+            ids: self.ids.clone(),
+            tasks: self.front.clone(),
+            registry: &mut self.registry,
+        };
+        Some(berth_management_api::build(deps))
     }
 
     fn gateway(&mut self, blobs: Arc<dyn Blobs>) -> Result<Option<berth_gateway::Gateway>, Failure> {

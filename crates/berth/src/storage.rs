@@ -162,6 +162,7 @@ fn describe(wanted: &SetStorage) -> Result<(&'static str, serde_json::Value, Str
 pub(crate) async fn set(client: &mut Client, instance_id: String, wanted: SetStorage) -> Result<()> {
     let (kind, settings, secret) = describe(&wanted)?;
     let request = SetStorageRequest {
+        actor: None,
         instance_id,
         kind: kind.to_owned(),
         settings: settings.to_string(),
@@ -183,6 +184,7 @@ pub(crate) async fn rotate(
     wanted: RotateStorageCredentials,
 ) -> Result<()> {
     let request = RotateStorageCredentialsRequest {
+        actor: None,
         instance_id,
         store_id: wanted.store.unwrap_or_default(),
         access_key: wanted.access_key,

@@ -85,6 +85,21 @@ impl Once {
         Ok(Some(Self { scope, key, fingerprint }))
     }
 
+    /// The key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What was answered to this request before; `None`: it was not done yet, or is being done.
+    pub async fn known(&self, database: &Database) -> Result<Option<Vec<u8>>, OnceError> {
+        let row = database.read_optional(&FIND, args![&self.scope, &self.key]).await?;
+        let Some(row) = row else { return Ok(None) };
+        if row.get::<Vec<u8>>(0)? != self.fingerprint {
+            return Err(OnceError::Reused);
+        }
+        Ok(Some(row.get(1)?))
+    }
+
     /// Takes the key for this transaction: `None`, and the request is to have its effect. Else it had it already, and
     /// this was the response. While another transaction holds the key, it waits for that one's outcome.
     pub async fn begin(&self, tx: &mut Transaction) -> Result<Option<Vec<u8>>, OnceError> {

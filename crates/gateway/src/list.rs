@@ -179,8 +179,11 @@ fn descriptor(referrer: &berth_proto::metadata::Referrer) -> serde_json::Value {
 
 /// What the caller may read, for lists and mounts.
 pub(crate) async fn readable(request: &Request, principal: &str) -> Result<ReadableSet> {
-    let wanted =
-        ListReadableRequest { instance_id: request.instance.id.to_string(), principal: principal.to_owned() };
+    let wanted = ListReadableRequest {
+        instance_id: request.instance.id.to_string(),
+        principal: principal.to_owned(),
+        ..ListReadableRequest::default()
+    };
     let readable = request.parts.instance_manager.clone().list_readable(wanted).await?.into_inner();
     Ok(ReadableSet {
         everything: readable.everything,

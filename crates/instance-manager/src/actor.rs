@@ -1,9 +1,10 @@
 //! On whose behalf something is done.
 
+use berth_database::Once;
 use berth_model::{AuditKind, EventId, InstanceId, Principal};
-use berth_oci::Problem;
+use berth_oci::{ErrorCode, Problem};
 use berth_proto::{instance_manager as wire, parse};
-use berth_service::Ids;
+use berth_service::{Ids, Timestamp};
 
 use crate::{audit::bounded, error::invalid, store::AuditRow};
 
@@ -18,6 +19,10 @@ pub(crate) struct Actor {
     credential: String,
     address: String,
     request_id: String,
+    /// When the credential ends; none: it does not by itself.
+    until: Option<Timestamp>,
+    /// The request, when it may come twice.
+    once: Option<Once>,
 }
 
 impl Actor {
@@ -28,12 +33,26 @@ impl Actor {
             credential: "socket".into(),
             address: "local".into(),
             request_id: String::new(),
+            until: None,
+            once: None,
         }
     }
 
     /// Somebody who has just logged in by an identity provider.
     pub(crate) fn by_login(who: (InstanceId, Principal), address: String) -> Self {
-        Self { principal: Some(who), credential: "oidc".into(), address, request_id: String::new() }
+        let credential = "oidc".into();
+        Self { principal: Some(who), credential, address, request_id: String::new(), until: None, once: None }
+    }
+
+    /// Somebody who has just shown a credential.
+    pub(crate) fn shown(
+        who: (InstanceId, Principal),
+        credential: &str,
+        address: String,
+        request_id: String,
+    ) -> Self {
+        let credential = credential.into();
+        Self { principal: Some(who), credential, address, request_id, until: None, once: None }
     }
 
     /// Reads the message.
@@ -45,11 +64,16 @@ impl Actor {
         if principal == Principal::Anonymous {
             return Err(invalid("field actor.principal: nobody in particular changes nothing"));
         }
+        // A key means something for whoever sent it.
+        let scope = format!("{} {principal}", actor.instance_id);
+        let once = Once::read(scope, actor.idempotency_key, actor.fingerprint.to_vec())?;
         Ok(Self {
+            once,
             principal: Some((parse("actor.instance_id", &actor.instance_id)?, principal)),
             credential: bounded(actor.credential, 64),
             address: bounded(actor.address, 64),
             request_id: bounded(actor.request_id, 128),
+            until: (actor.credential_expires_at > 0).then_some(Timestamp(actor.credential_expires_at)),
         })
     }
 
@@ -58,9 +82,21 @@ impl Actor {
         self.principal.map_or_else(|| SYSTEM.to_owned(), |(_, principal)| principal.to_string())
     }
 
-    /// Whether it came with something that was lent for a time, which must not be made to last.
-    pub(crate) fn is_lent(&self) -> bool {
-        matches!(self.credential.as_str(), "temporary_token" | "refresh_token" | "identity_token")
+    /// The request, when it may come twice.
+    pub(crate) fn once(&self) -> Option<&Once> {
+        self.once.as_ref()
+    }
+
+    /// When what it came with ends, so that nothing that comes of it lasts longer; refused when that is not known of
+    /// something that was lent for a time.
+    pub(crate) fn lends_until(&self) -> Result<Option<Timestamp>, Problem> {
+        let lent = matches!(self.credential.as_str(), "temporary_token" | "refresh_token" | "identity_token");
+        if lent && self.until.is_none() {
+            let message =
+                "what was lent for a time gives no token; log in with the password or a robot's secret";
+            return Err(Problem::new(ErrorCode::Denied, message));
+        }
+        Ok(self.until)
     }
 
     /// An entry of the audit: `kind` was done to `subject`.

@@ -179,18 +179,23 @@ impl Authority {
         Ok(decisions)
     }
 
-    /// What a principal may read: public repositories apart.
-    pub(crate) async fn readable(&self, instance: InstanceId, principal: &str) -> Result<Readable, Error> {
+    /// Where in an instance a principal has a permission: public repositories apart.
+    pub(crate) async fn readable(
+        &self,
+        instance: InstanceId,
+        whose: InstanceId,
+        principal: &str,
+        permission: Permission,
+    ) -> Result<Readable, Error> {
         let Ok(principal) = principal.parse() else { return Ok(Readable::default()) };
-        let Some(who) = self.grants_by_id(instance, principal).await? else { return Ok(Readable::default()) };
-        let everything = self.allows(&who, Place::instance(instance), Permission::ArtifactPull).await;
+        let Some(who) = self.grants_by_id(whose, principal).await? else { return Ok(Readable::default()) };
+        let everything = self.allows(&who, Place::instance(instance), permission).await;
         let mut readable = Readable { everything, ..Readable::default() };
-        if readable.everything {
+        if readable.everything || whose != instance {
             return Ok(readable);
         }
         for grant in who.grants.iter() {
-            let holds = grant.role.allows(Permission::ArtifactPull)
-                && grant.role.scopes.contains(&grant.scope.kind());
+            let holds = grant.role.allows(permission) && grant.role.scopes.contains(&grant.scope.kind());
             match grant.scope {
                 GrantScope::Namespace(id) if holds => readable.namespaces.push(id),
                 GrantScope::Repository(id) if holds => readable.repositories.push(id),

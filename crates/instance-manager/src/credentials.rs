@@ -136,6 +136,21 @@ impl Credentials {
         }))
     }
 
+    /// Who has a temporary token or a refresh token, which knows its instance.
+    pub(crate) async fn by_any_token(
+        &self,
+        token: SecretString,
+    ) -> Result<(InstanceId, Authenticated, Credential), Error> {
+        let hash = secret_hash(token.expose_secret());
+        let found = self.store.token_instance(hash).await?.ok_or_else(wrong_credentials)?;
+        let credential = match token.expose_secret().starts_with(TEMPORARY_TOKEN) {
+            true => Credential::Password { name: String::new(), secret: token },
+            false => Credential::Refresh(token),
+        };
+        let known = self.authenticate(found, &credential, "").await?.ok_or_else(wrong_credentials)?;
+        Ok((found, known, credential))
+    }
+
     async fn by_token(
         &self,
         instance: InstanceId,
@@ -145,10 +160,7 @@ impl Credentials {
         let hash = secret_hash(token.expose_secret());
         let found = self.store.principal_by_token(hash, kind, instance, self.clock.now()).await?;
         Ok(found.map(|TokenOwner { principal, secret, provider, expires_at: ends }| {
-            let until = match (kind, principal.expires_at) {
-                (TokenKind::Temporary, end) => Some(end.map_or(ends, |end| end.min(ends))),
-                (TokenKind::Refresh, end) => end,
-            };
+            let until = Some(principal.expires_at.map_or(ends, |end| end.min(ends)));
             Authenticated { principal, secret, provider, lasts: true, secret_used_at: None, until }
         }))
     }

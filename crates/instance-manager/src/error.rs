@@ -1,7 +1,7 @@
 //! What can go wrong in instance-manager, and what of it the outside hears.
 
 use berth_access::{KeyError, PasswordError, SealError};
-use berth_database::DatabaseError;
+use berth_database::{DatabaseError, OnceError};
 use berth_oci::{ErrorCode, Problem};
 use berth_service::outbound::OutboundError;
 
@@ -11,6 +11,9 @@ pub enum Error {
     /// The request can't be served; the caller is told why.
     #[error(transparent)]
     Problem(#[from] Problem),
+    /// The request was done before, under the same key.
+    #[error("the request was done before")]
+    Repeated,
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -37,6 +40,15 @@ pub enum Error {
     Inconsistent(&'static str),
 }
 
+impl From<OnceError> for Error {
+    fn from(error: OnceError) -> Self {
+        match error {
+            OnceError::Database(error) => Self::Database(error),
+            reused @ OnceError::Reused => Self::Problem(reused.into()),
+        }
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
@@ -47,6 +59,9 @@ impl From<Error> for Problem {
             }
             Error::Password(PasswordError::Busy) => {
                 Self::new(ErrorCode::TooManyRequests, "too many people log in at the same time; try again")
+            }
+            Error::Repeated => {
+                Self::new(ErrorCode::Conflict, "the same request is being done just now; try again")
             }
             Error::Seal(_)
             | Error::Key(_)
@@ -80,5 +95,5 @@ pub(crate) fn no_instance() -> Problem {
 
 /// What was seen is no longer so.
 pub(crate) fn stale() -> Problem {
-    Problem::new(ErrorCode::Conflict, "it was changed meanwhile; look at it again")
+    Problem::new(ErrorCode::PreconditionFailed, "it was changed meanwhile; look at it again")
 }

@@ -21,6 +21,7 @@ use crate::{
     Error,
     actor::Actor,
     error::{invalid, no_instance},
+    repeats::{Made, Repeats},
     settings::SettingsBoard,
     store::{AuditRow, Heads, InstanceChange, NewInstance, Store, Tenant},
 };
@@ -96,6 +97,7 @@ pub(crate) struct InstanceWish {
 /// Instances and their settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Instances {
+    pub(crate) repeats: Repeats,
     pub(crate) store: Store,
     pub(crate) settings: SettingsBoard,
     pub(crate) limiter: Arc<dyn Limiter>,
@@ -121,6 +123,16 @@ impl Instances {
 
     /// Makes an instance. It runs when this returns, unless metadata is away: then a worker sees to it.
     pub(crate) async fn create(&self, actor: &Actor, wish: InstanceWish) -> Result<Tenant, Error> {
+        match self.repeats.once(actor, self.make(actor, wish)).await? {
+            Ok(made) => Ok(made),
+            Err(made) => {
+                let id = made.id.parse().map_err(|_| Error::Inconsistent("a record without an id"))?;
+                self.get(id).await
+            }
+        }
+    }
+
+    async fn make(&self, actor: &Actor, wish: InstanceWish) -> Result<Tenant, Error> {
         if !is_instance_name(&wish.name) {
             let message =
                 "the name of an instance has 3 to 30 lower-case letters, digits, and hyphens inside";
@@ -134,6 +146,7 @@ impl Instances {
         }
         let id = InstanceId::new(self.ids.ulid());
         let entry = actor.entry(&self.ids, id, "instance.created", format!("instance:{id}"));
+        let entry = self.repeats.record(actor, entry, &Made::of(id))?;
         let InstanceWish { name, edition, add_ons, region, description, create_on_push } = wish;
         let taken =
             Problem::new(ErrorCode::AlreadyExists, format!("there is an instance named {name} already"));
@@ -337,6 +350,7 @@ impl Instances {
     /// Says how an instance's blobs reach clients; gateways know within a second.
     pub(crate) async fn set_blob_delivery(
         &self,
+        actor: &Actor,
         instance: InstanceId,
         delivery: BlobDelivery,
     ) -> Result<(), Error> {
@@ -347,7 +361,7 @@ impl Instances {
             BlobDelivery::Stream => "instance.blobs_streamed",
             BlobDelivery::Redirect => "instance.blobs_redirected",
         };
-        let entry = Actor::system().entry(&self.ids, instance, kind, String::new());
+        let entry = actor.entry(&self.ids, instance, kind, String::new());
         if self.store.set_blob_delivery(instance, delivery, entry).await? {
             tracing::info!(%instance, delivery = delivery.as_str(), "blob delivery was changed");
             self.settings.refresh().await?;

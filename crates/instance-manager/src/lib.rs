@@ -20,8 +20,10 @@ mod metrics;
 mod paths;
 mod principals;
 mod providers;
+mod repeats;
 mod roles;
 mod root_key;
+mod sessions;
 mod settings;
 mod storage;
 mod store;
@@ -44,7 +46,7 @@ use berth_proto::{
         audit_server::AuditServer, identity_providers_server::IdentityProvidersServer,
         instance_keys_server::InstanceKeysServer, instance_manager_server::InstanceManagerServer,
         instances_server::InstancesServer, logins_server::LoginsServer, principals_server::PrincipalsServer,
-        roles_server::RolesServer, stores_server::StoresServer,
+        roles_server::RolesServer, sessions_server::SessionsServer, stores_server::StoresServer,
     },
     metadata::limits_client::LimitsClient,
 };
@@ -53,7 +55,7 @@ pub use bootstrap::ADMIN;
 pub use error::Error;
 pub use grpc::{
     AuditApi, AuditSubscriber, IdentityProvidersApi, InstanceManagerApi, InstancesApi, LoginsApi,
-    PrincipalsApi, RolesApi,
+    PrincipalsApi, RolesApi, SessionsApi,
 };
 pub use keys::InstanceKeysApi;
 pub use root_key::reseal;
@@ -180,6 +182,8 @@ pub struct Service {
     pub logins: LoginsServer<LoginsApi>,
     /// Roles and grants.
     pub roles: RolesServer<RolesApi>,
+    /// Who calls the management API.
+    pub sessions: SessionsServer<SessionsApi>,
     /// The keys that seal what instances store.
     pub keys: InstanceKeysServer<InstanceKeysApi>,
     /// The stores of instances, for blob-store and the scrubber.
@@ -291,13 +295,16 @@ async fn assemble(
     let metrics = metrics::Metrics::register(deps.registry);
     let clock = settings.clock();
     let authority = authority::Authority::new(store.clone(), paths.clone(), clock.clone());
+    let repeats = repeats::Repeats { store: store.clone(), root: Arc::clone(&root) };
     let roles = roles::Roles {
+        repeats: repeats.clone(),
         store: store.clone(),
         settings: settings.clone(),
         authority: authority.clone(),
         ids: deps.ids.clone(),
     };
     let principals = principals::Principals {
+        repeats: repeats.clone(),
         store: store.clone(),
         settings: settings.clone(),
         passwords: passwords.clone(),
@@ -310,6 +317,7 @@ async fn assemble(
     let issuers = issuers::Issuers::new(outbound.clone(), clock.clone());
     let secrets = providers::ClientSecrets(Arc::clone(&root));
     let providers = providers::Providers {
+        repeats: repeats.clone(),
         store: store.clone(),
         settings: settings.clone(),
         authority: authority.clone(),
@@ -351,6 +359,7 @@ async fn assemble(
     );
     let stores = serve_stores(StoresApi::new(store.clone(), root));
     let instances = instances::Instances {
+        repeats,
         store: store.clone(),
         settings: settings.clone(),
         limiter,
@@ -378,8 +387,15 @@ async fn assemble(
         days: config.audit_retention_days,
     };
     worker::tend_audit(retention.clone(), &deps.tasks);
+    worker::forget_requests(store.clone(), &deps.tasks);
     let trail = AuditApi { store: store.clone(), metrics: metrics.clone(), streams: streams.clone() };
     let subscriber = AuditSubscriber { store: store.clone(), metrics: metrics.clone() };
+    let sessions = sessions::Sessions {
+        store: store.clone(),
+        issuer: issuer.clone(),
+        settings: settings.clone(),
+        ids: instances.ids.clone(),
+    };
     let api = InstanceManagerApi {
         issuer,
         authority,
@@ -410,6 +426,7 @@ async fn assemble(
         roles: RolesServer::new(RolesApi { roles, principals })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        sessions: SessionsServer::new(SessionsApi { sessions }),
         keys,
         stores,
         audit: AuditServer::new(trail)

@@ -13,6 +13,7 @@ use crate::{
     actor::Actor,
     authority::{Authority, Whereabouts},
     error::{invalid, no_instance, wrong_credentials},
+    repeats::{Made, Repeats},
     roles::Roles,
     settings::SettingsBoard,
     store::{
@@ -59,9 +60,27 @@ pub(crate) struct FreshSecret {
     pub(crate) secret: SecretString,
 }
 
+impl FreshSecret {
+    /// For the record of the request.
+    fn made(of: PrincipalId, told: Option<&Self>) -> Made {
+        let mut made = Made::of(of);
+        if let Some(told) = told {
+            made.secret_id = told.id.to_string();
+            told.secret.expose_secret().clone_into(&mut made.secret);
+        }
+        made
+    }
+
+    /// What the record says; none: there was no secret.
+    fn again(made: Made) -> Option<Self> {
+        Some(Self { id: made.secret_id.parse().ok()?, secret: SecretString::from(made.secret) })
+    }
+}
+
 /// People, robots and groups.
 #[derive(Clone, Debug)]
 pub(crate) struct Principals {
+    pub(crate) repeats: Repeats,
     pub(crate) store: Store,
     pub(crate) settings: SettingsBoard,
     pub(crate) passwords: Passwords,
@@ -147,6 +166,23 @@ impl Principals {
         kind: PrincipalKind,
         sketch: Sketch,
     ) -> Result<(StoredPrincipal, Option<FreshSecret>), Error> {
+        match self.repeats.once(actor, self.make(actor, instance, kind, sketch)).await? {
+            Ok(made) => Ok(made),
+            Err(made) => {
+                let id = made.id.parse().map_err(|_| Error::Inconsistent("a record without an id"))?;
+                let found = self.find(instance, &Reference::Id(id), &[kind]).await?;
+                Ok((found, FreshSecret::again(made)))
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        actor: &Actor,
+        instance: InstanceId,
+        kind: PrincipalKind,
+        sketch: Sketch,
+    ) -> Result<(StoredPrincipal, Option<FreshSecret>), Error> {
         self.known(instance)?;
         check_name(kind, &sketch.name)?;
         check_text("description", &sketch.description, 1_000)?;
@@ -176,6 +212,7 @@ impl Principals {
             told = Some(FreshSecret { id, secret: text });
         }
         let entry = actor.entry(&self.ids, instance, &format!("{kind}.created"), format!("{kind}:{id}"));
+        let entry = self.repeats.record(actor, entry, &FreshSecret::made(id, told.as_ref()))?;
         let name = sketch.name.clone();
         let new = NewPrincipal {
             id,
@@ -236,13 +273,29 @@ impl Principals {
         instance: InstanceId,
         robot: &Reference,
     ) -> Result<FreshSecret, Error> {
+        match self.repeats.once(actor, self.make_secret(actor, instance, robot)).await? {
+            Ok(made) => Ok(made),
+            Err(made) => {
+                Ok(FreshSecret::again(made).ok_or(Error::Inconsistent("a record without a secret"))?)
+            }
+        }
+    }
+
+    async fn make_secret(
+        &self,
+        actor: &Actor,
+        instance: InstanceId,
+        robot: &Reference,
+    ) -> Result<FreshSecret, Error> {
         let robot = self.find(instance, robot, &[PrincipalKind::Robot]).await?;
         self.authority.check_covers_principal(actor, &robot).await?;
         let (secret, hash) = fresh(ROBOT_SECRET)?;
         let id = SecretId::new(self.ids.ulid());
         let entry = actor.entry(&self.ids, instance, "robot.secret_added", robot.principal().to_string());
+        let told = FreshSecret { id, secret };
+        let entry = self.repeats.record(actor, entry, &FreshSecret::made(robot.id, Some(&told)))?;
         self.store.add_robot_secret(instance, robot.id, NewSecret { id, hash }, entry).await?;
-        Ok(FreshSecret { id, secret })
+        Ok(told)
     }
 
     /// Takes a secret away from a robot; tokens that came of it end.
@@ -357,14 +410,23 @@ impl Principals {
         &self,
         actor: &Actor,
     ) -> Result<(StoredPrincipal, SecretString, Timestamp), Error> {
+        match self.repeats.once(actor, self.lend(actor)).await? {
+            Ok(lent) => Ok(lent),
+            Err(made) => {
+                let id = made.id.parse().map_err(|_| Error::Inconsistent("a record without an id"))?;
+                let instance = actor.principal.map(|(instance, _)| instance).ok_or_else(wrong_credentials)?;
+                let kinds = [PrincipalKind::User, PrincipalKind::Robot];
+                let principal = self.find(instance, &Reference::Id(id), &kinds).await?;
+                Ok((principal, SecretString::from(made.secret), Timestamp(made.ends)))
+            }
+        }
+    }
+
+    async fn lend(&self, actor: &Actor) -> Result<(StoredPrincipal, SecretString, Timestamp), Error> {
         let Some((instance, berth_model::Principal::Known(_, id))) = actor.principal else {
             return Err(invalid("there is nobody to have a token").into());
         };
-        if actor.is_lent() {
-            let message =
-                "a temporary token gives no other one; log in with the password or a robot's secret";
-            return Err(Problem::new(ErrorCode::Denied, message).into());
-        }
+        let until = actor.lends_until()?;
         let principal =
             self.find(instance, &Reference::Id(id), &[PrincipalKind::User, PrincipalKind::Robot]).await?;
         let now = self.clock.now();
@@ -373,7 +435,8 @@ impl Principals {
         }
         let (token, hash) = fresh(TEMPORARY_TOKEN)?;
         let hour = now.plus(Duration::from_secs(TEMPORARY_SECONDS));
-        let expires_at = principal.expires_at.map_or(hour, |end| end.min(hour));
+        let ends = [Some(hour), principal.expires_at, until];
+        let expires_at = ends.into_iter().flatten().min().unwrap_or(hour);
         let kept = SecretToken {
             hash,
             kind: TokenKind::Temporary,
@@ -386,7 +449,10 @@ impl Principals {
         };
         let subject = principal.principal().to_string();
         let entry = actor.entry(&self.ids, instance, "temporary_token.created", subject);
-        self.store.keep_made_token(kept, entry).await?;
+        let secret = token.expose_secret().to_owned();
+        let made = Made { secret, ends: expires_at.0, ..Made::of(id) };
+        let entry = self.repeats.record(actor, entry, &made)?;
+        self.store.keep_token(kept, Some(entry)).await?;
         Ok((principal, token, expires_at))
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     authority::Authority,
     error::{invalid, no_instance, stale},
     principals::{Principals, Reference},
+    repeats::{Made, Repeats},
     settings::SettingsBoard,
     store::{
         Conditions, NewProvider, NewTrust, ProviderChange, ProviderText, Store, StoredProvider, StoredTrust,
@@ -68,6 +69,7 @@ impl ClientSecrets {
 /// Identity providers.
 #[derive(Clone, Debug)]
 pub(crate) struct Providers {
+    pub(crate) repeats: Repeats,
     pub(crate) store: Store,
     pub(crate) settings: SettingsBoard,
     pub(crate) authority: Authority,
@@ -194,11 +196,19 @@ impl Providers {
         let entry =
             actor.entry(&self.ids, instance, "identity_provider.created", format!("identity_provider:{id}"));
         let new = NewProvider { id, instance, name: name.clone(), issuer, text, groups };
-        let made = self.store.add_provider(new, entry).await?;
-        Ok(made.ok_or_else(|| {
-            let message = format!("there is an identity provider named {name}, or of this issuer, already");
-            Problem::new(ErrorCode::AlreadyExists, message)
-        })?)
+        let entry = self.repeats.record(actor, entry, &Made::of(id))?;
+        let adds = async {
+            let taken = || {
+                let message =
+                    format!("there is an identity provider named {name}, or of this issuer, already");
+                Problem::new(ErrorCode::AlreadyExists, message)
+            };
+            Ok(self.store.add_provider(new, entry).await?.ok_or_else(taken)?)
+        };
+        match self.repeats.once(actor, adds).await? {
+            Ok(made) => Ok(made),
+            Err(_) => self.find(instance, &name).await,
+        }
     }
 
     pub(crate) async fn find(&self, instance: InstanceId, name: &str) -> Result<StoredProvider, Error> {
@@ -330,7 +340,16 @@ impl Providers {
         };
         let subject = format!("trust:{} {}", new.id, robot.principal());
         let entry = actor.entry(&self.ids, instance, "trust.created", subject);
-        let created_at = self.store.add_trust(new.clone(), entry).await?;
+        let entry = self.repeats.record(actor, entry, &Made::of(new.id))?;
+        let created_at = match self.repeats.once(actor, self.store.add_trust(new.clone(), entry)).await? {
+            Ok(created_at) => created_at,
+            Err(made) => {
+                let trusts = self.store.trusts_of(provider.id).await?;
+                let found = trusts.into_iter().find(|trust| trust.id.to_string() == made.id);
+                let gone = || Problem::new(ErrorCode::NotFound, format!("there is no trust {}", made.id));
+                return Ok(found.ok_or_else(gone)?);
+            }
+        };
         Ok(StoredTrust {
             id: new.id,
             provider: provider.name,

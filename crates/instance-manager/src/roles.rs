@@ -12,6 +12,7 @@ use crate::{
     actor::Actor,
     authority::{Authority, Whereabouts, own_role},
     error::{invalid, no_instance},
+    repeats::{Made, Repeats},
     settings::SettingsBoard,
     store::{GrantRow, NewGrant, RoleText, Store, StoredPrincipal, StoredRole},
 };
@@ -27,6 +28,7 @@ pub(crate) struct RoleWish {
 /// Roles and grants.
 #[derive(Clone, Debug)]
 pub(crate) struct Roles {
+    pub(crate) repeats: Repeats,
     pub(crate) store: Store,
     pub(crate) settings: SettingsBoard,
     pub(crate) authority: Authority,
@@ -117,6 +119,22 @@ impl Roles {
         name: &str,
         wish: &RoleWish,
     ) -> Result<(Role, i64), Error> {
+        match self.repeats.once(actor, self.make(actor, instance, name, wish)).await? {
+            Ok(made) => Ok(made),
+            Err(made) => {
+                let found = self.own(instance).await?.into_iter().find(|(role, _)| role.id == made.id);
+                Ok(found.ok_or_else(|| no_role(name))?)
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        actor: &Actor,
+        instance: InstanceId,
+        name: &str,
+        wish: &RoleWish,
+    ) -> Result<(Role, i64), Error> {
         if !self.settings.current().has(instance) {
             return Err(no_instance().into());
         }
@@ -134,6 +152,7 @@ impl Roles {
         let role = checked(&id, name, wish)?;
         self.authority.check_covers(actor, [(Arc::new(role.clone()), Place::instance(instance))]).await?;
         let entry = actor.entry(&self.ids, instance, "role.created", format!("role:{id}"));
+        let entry = self.repeats.record(actor, entry, &Made::of(&id))?;
         if !self.store.add_role(instance, &id, name, text(&role), entry).await? {
             return Err(taken().into());
         }
@@ -213,7 +232,11 @@ impl Roles {
             "grant.created",
             format!("{} grant:{id}", principal.principal()),
         );
-        self.store.create_grant(instance, wish, entry).await
+        let entry = self.repeats.record(actor, entry, &Made::of(id))?;
+        match self.repeats.once(actor, self.store.create_grant(instance, wish, entry)).await? {
+            Ok(id) => Ok(id),
+            Err(made) => made.id.parse().map_err(|_| Error::Inconsistent("a record without an id")),
+        }
     }
 
     /// Takes a role back.

@@ -72,9 +72,14 @@ impl Storage {
 
     /// Lets new blobs of an instance go to the storage that is described, once it was written to and read from. Returns
     /// its id; `None`: that of the deployment.
-    pub(crate) async fn set(&self, instance: InstanceId, wanted: Wanted) -> Result<Option<String>, Error> {
+    pub(crate) async fn set(
+        &self,
+        actor: &Actor,
+        instance: InstanceId,
+        wanted: Wanted,
+    ) -> Result<Option<String>, Error> {
         self.check(instance)?;
-        let entry = Actor::system().entry(&self.ids, instance, "instance.storage_changed", "");
+        let entry = actor.entry(&self.ids, instance, "instance.storage_changed", "");
         if wanted.kind == "shared" && !wanted.encrypted {
             if self.store.use_shared(instance, entry).await? {
                 tracing::info!(%instance, "new blobs go to the deployment's storage");
@@ -108,6 +113,7 @@ impl Storage {
     /// Gives a store other credentials, once it was written to and read from with them. Returns its id.
     pub(crate) async fn rotate(
         &self,
+        actor: &Actor,
         instance: InstanceId,
         store: &str,
         access_key: &str,
@@ -131,7 +137,7 @@ impl Storage {
             Wanted { kind: found.kind, settings: settings.to_string(), secret, encrypted: found.encrypted };
         let probed = self.probe(instance, &found.id, &wanted).await?;
         let sealed = self.seal(&found.id, &wanted.secret)?;
-        let entry = Actor::system().entry(&self.ids, instance, "instance.storage_credentials_rotated", "");
+        let entry = actor.entry(&self.ids, instance, "instance.storage_credentials_rotated", "");
         let known = (found.id.clone(), found.settings);
         if !self.store.rotate(instance, known, probed.settings, sealed, entry).await? {
             return Err(Problem::new(ErrorCode::Unavailable, "another change came first; try again").into());

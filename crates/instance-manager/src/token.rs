@@ -21,7 +21,7 @@ use crate::{
     paths::{Identity, Paths},
     principals::fresh,
     settings::{Served, SettingsBoard},
-    store::{SecretToken, Store, TokenKind},
+    store::{AuditRow, SecretToken, Store, TokenKind},
 };
 
 /// What a refresh token begins with.
@@ -115,7 +115,7 @@ impl Issuer {
         let kind = login::kind(&request.credential);
         let refresh_token = match (&known, request.offline) {
             (Some(known), true) if known.lasts => {
-                Some(self.refresh_token(known, instance, request.credential).await?)
+                Some(self.refresh_token(known, instance, request.credential, None).await?.0)
             }
             _ => None,
         };
@@ -194,14 +194,17 @@ impl Issuer {
                 || (namespaces_too && self.authority.allows(who, place, Permission::NamespaceCreate).await))
     }
 
-    async fn refresh_token(
+    /// A token that logs in again, and when that ends; with `entry` in the audit. Otherwise the login is told to the audit by
+    /// whoever the credential was shown to.
+    pub(crate) async fn refresh_token(
         &self,
         known: &Authenticated,
         instance: InstanceId,
         credential: Credential,
-    ) -> Result<SecretString, Error> {
+        entry: Option<AuditRow>,
+    ) -> Result<(SecretString, Timestamp), Error> {
         if let Credential::Refresh(token) = credential {
-            return Ok(token);
+            return Ok((token, known.until.unwrap_or_else(|| self.clock.now())));
         }
         let (token, _) = fresh(REFRESH_TOKEN)?;
         let now = self.clock.now();
@@ -217,14 +220,14 @@ impl Issuer {
             // What was lent for an hour does not become more.
             expires_at: known.until.map_or(end, |until| until.min(end)),
         };
-        // The login is in the audit, by the gateway.
-        self.store.keep_secret_token(kept).await?;
-        Ok(token)
+        let expires_at = kept.expires_at;
+        self.store.keep_token(kept, entry).await?;
+        Ok((token, expires_at))
     }
 }
 
 /// What the principal logs in as.
-fn login(known: &Authenticated) -> String {
+pub(crate) fn login(known: &Authenticated) -> String {
     match known.principal.kind {
         PrincipalKind::Robot => RobotName::login(&known.principal.name),
         PrincipalKind::User | PrincipalKind::Group => known.principal.name.clone(),

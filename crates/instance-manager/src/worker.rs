@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use berth_service::Tasks;
 
-use crate::{Error, audit::Retention, instances::Instances, settings::SettingsBoard, token_keys::TokenKeys};
+use crate::{
+    Error, audit::Retention, instances::Instances, settings::SettingsBoard, store::Store,
+    token_keys::TokenKeys,
+};
 
 const POLL: Duration = Duration::from_secs(1);
 
@@ -106,6 +109,34 @@ pub(crate) fn tend_audit(retention: Retention, tasks: &Tasks) {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = tokio::time::sleep(TEND_AUDIT) => {}
+            }
+        }
+    });
+}
+
+/// How often requests are forgotten that nobody repeats any more.
+const FORGET: Duration = Duration::from_secs(600);
+
+/// Forgets requests in time; ends with `tasks`.
+pub(crate) fn forget_requests(store: Store, tasks: &Tasks) {
+    let stopping = tasks.stopping();
+    tasks.spawn("requests", async move {
+        loop {
+            let forgotten = tokio::select! {
+                () = stopping.cancelled() => return,
+                forgotten = store.forget_requests() => forgotten,
+            };
+            match forgotten {
+                // There may be more.
+                Ok(1..) => continue,
+                Ok(0) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "requests can't be forgotten");
+                }
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(FORGET) => {}
             }
         }
     });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_database::{Row, Transaction, args};
-use berth_model::InstanceId;
+use berth_model::{InstanceId, RepositoryId};
 use berth_oci::{ErrorCode, RepositoryName};
 use berth_proto::metadata as proto;
 use berth_service::Timestamp;
@@ -446,6 +446,18 @@ impl Metadata {
         let values = args![instance.to_string(), path.as_str()];
         let row = self.database.read_optional(&sql::REPOSITORY, values).await?;
         managed(&row.ok_or_else(|| no_repository(path))?)
+    }
+
+    /// A repository by its id.
+    pub(crate) async fn repository_by_id(
+        &self,
+        instance: InstanceId,
+        id: RepositoryId,
+    ) -> Result<ManagedRepository> {
+        let values = args![instance.to_string(), id.to_string()];
+        let row = self.database.read_optional(&sql::REPOSITORY_BY_ID, values).await?;
+        let absent = || Error::new(ErrorCode::NotFound, format!("there is no repository {id}"));
+        managed(&row.ok_or_else(absent)?)
     }
 
     /// Changes the settings of a namespace.

@@ -94,7 +94,7 @@ impl<T> Order<T> {
     pub(crate) fn check_version(&self, now: i64) -> Result<()> {
         match self.version {
             Some(seen) if seen != now => {
-                Err(Error::new(ErrorCode::Conflict, "it was changed meanwhile; look at it again"))
+                Err(Error::new(ErrorCode::PreconditionFailed, "it was changed meanwhile; look at it again"))
             }
             _ => Ok(()),
         }

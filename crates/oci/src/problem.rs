@@ -60,6 +60,8 @@ pub enum ErrorCode {
     Conflict,
     /// The same idempotency key came with another request before.
     IdempotencyKeyReused,
+    /// It was changed since the caller has seen it.
+    PreconditionFailed,
     /// The instance's edition lacks it.
     EditionRequired,
     /// Too many requests.
@@ -76,7 +78,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::BlobUnknown,
         Self::BlobUploadInvalid,
         Self::BlobUploadUnknown,
@@ -104,6 +106,7 @@ impl ErrorCode {
         Self::AlreadyExists,
         Self::Conflict,
         Self::IdempotencyKeyReused,
+        Self::PreconditionFailed,
         Self::EditionRequired,
         Self::TooManyRequests,
         Self::Misdirected,
@@ -137,6 +140,7 @@ impl ErrorCode {
             Self::AlreadyExists => "ALREADY_EXISTS",
             Self::Conflict => "CONFLICT",
             Self::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
+            Self::PreconditionFailed => "PRECONDITION_FAILED",
             Self::EditionRequired => "EDITION_REQUIRED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Misdirected => "MISDIRECTED",
@@ -176,6 +180,7 @@ impl ErrorCode {
             | Self::NotFound => 404,
             Self::Held | Self::Unsupported => 405,
             Self::UploadBusy | Self::TagImmutable | Self::AlreadyExists | Self::Conflict => 409,
+            Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::UploadOutOfOrder | Self::RangeUnsatisfiable => 416,
             Self::Misdirected => 421,

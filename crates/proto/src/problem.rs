@@ -17,7 +17,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         409 => Code::Aborted,
         413 | 429 | 507 => Code::ResourceExhausted,
         416 => Code::OutOfRange,
-        405 => Code::FailedPrecondition,
+        405 | 412 => Code::FailedPrecondition,
         500 => Code::Internal,
         503 => Code::Unavailable,
         _ => Code::InvalidArgument,

@@ -228,7 +228,11 @@ impl Plan<'_> {
         let (instances, blobs) = (("instance-manager", "instance-manager"), ("blob-store", "blob-store"));
         for number in 1..=setting.gateways {
             let peers = [("metadata", &*metadata(number - 1)), instances, blobs];
-            processes.push(self.process(&format!("gateway-{number}"), &["gateway"], &peers)?);
+            processes.push(self.process(
+                &format!("gateway-{number}"),
+                &["gateway", "management-api"],
+                &peers,
+            )?);
         }
         for number in 0..setting.metadata {
             processes.push(self.process(&metadata(number), &["metadata"], &[instances, blobs])?);

@@ -5,9 +5,11 @@ mod identity;
 mod instances;
 mod principals;
 mod roles;
+mod sessions;
 
 use std::pin::Pin;
 
+use berth_model::Permission;
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::{
     events::{DeliverRequest, DeliverResponse, subscriber_server::Subscriber},
@@ -18,7 +20,7 @@ use berth_proto::{
         SetStorageResponse, Settings, ShowStorageRequest, ShowStorageResponse, WatchRequest,
         instance_manager_server::InstanceManager, issue_token_request::Credential as WireCredential,
     },
-    parse, require, to_status,
+    optional, parse, require, to_status,
 };
 use futures::Stream;
 use secrecy::{ExposeSecret, SecretString};
@@ -46,6 +48,7 @@ pub use identity::{IdentityProvidersApi, LoginsApi};
 pub use instances::InstancesApi;
 pub use principals::PrincipalsApi;
 pub use roles::RolesApi;
+pub use sessions::SessionsApi;
 
 /// The service behind [`InstanceManagerServer`](berth_proto::instance_manager::instance_manager_server::InstanceManagerServer).
 #[derive(Clone, Debug)]
@@ -141,7 +144,12 @@ impl InstanceManager for InstanceManagerApi {
     ) -> Result<Response<ListReadableResponse>, Status> {
         let request = request.into_inner();
         let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
-        let readable = self.authority.readable(instance, &request.principal).await.map_err(status)?;
+        let whose = optional("principal_instance_id", &request.principal_instance_id).map_err(to_status)?;
+        let permission = optional("permission", &request.permission).map_err(to_status)?;
+        let permission = permission.unwrap_or(Permission::ArtifactPull);
+        let readable =
+            self.authority.readable(instance, whose.unwrap_or(instance), &request.principal, permission);
+        let readable = readable.await.map_err(status)?;
         Ok(Response::new(ListReadableResponse {
             everything: readable.everything,
             namespace_ids: readable.namespaces.iter().map(ToString::to_string).collect(),
@@ -156,7 +164,8 @@ impl InstanceManager for InstanceManagerApi {
         let request = request.into_inner();
         let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
         let delivery = parse("blob_delivery", &request.blob_delivery).map_err(to_status)?;
-        self.instances.set_blob_delivery(instance, delivery).await.map_err(status)?;
+        let actor = Actor::read(request.actor).map_err(to_status)?;
+        self.instances.set_blob_delivery(&actor, instance, delivery).await.map_err(status)?;
         Ok(Response::new(SetBlobDeliveryResponse {}))
     }
 
@@ -166,9 +175,10 @@ impl InstanceManager for InstanceManagerApi {
     ) -> Result<Response<SetStorageResponse>, Status> {
         let request = request.into_inner();
         let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let actor = Actor::read(request.actor).map_err(to_status)?;
         let SetStorageRequest { kind, settings, secret, encrypted, .. } = request;
         let wanted = Wanted { kind, settings, secret: SecretString::from(secret), encrypted };
-        let store = self.storage.set(instance, wanted).await.map_err(status)?;
+        let store = self.storage.set(&actor, instance, wanted).await.map_err(status)?;
         Ok(Response::new(SetStorageResponse { store_id: store.unwrap_or_default() }))
     }
 
@@ -178,8 +188,9 @@ impl InstanceManager for InstanceManagerApi {
     ) -> Result<Response<RotateStorageCredentialsResponse>, Status> {
         let request = request.into_inner();
         let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
-        let secret = SecretString::from(request.secret);
-        let rotated = self.storage.rotate(instance, &request.store_id, &request.access_key, secret).await;
+        let actor = Actor::read(request.actor).map_err(to_status)?;
+        let (store, key, secret) = (request.store_id, request.access_key, SecretString::from(request.secret));
+        let rotated = self.storage.rotate(&actor, instance, &store, &key, secret).await;
         Ok(Response::new(RotateStorageCredentialsResponse { store_id: rotated.map_err(status)? }))
     }
 

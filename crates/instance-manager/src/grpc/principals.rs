@@ -252,7 +252,9 @@ impl PrincipalsService for PrincipalsApi {
         let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
         let kind = parse("kind", &request.kind).map_err(to_status)?;
         let store = &self.principals.store;
-        let found = store.list_principals(instance, kind, &request.after, limit(request.limit)).await;
+        let found = store
+            .list_principals(instance, kind, &request.search, &request.after, limit(request.limit))
+            .await;
         let principals = found.map_err(status)?.into_iter().map(|found| entry(found, Vec::new()));
         Ok(Response::new(ListPrincipalsResponse { principals: principals.collect() }))
     }

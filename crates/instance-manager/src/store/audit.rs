@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use berth_database::{Engine, Row, Statement, Transaction, args};
+use berth_database::{Engine, Once, Row, Statement, Transaction, args};
 use berth_model::{AuditKind, DONE, EventId, InstanceId};
 use berth_service::Timestamp;
 
@@ -38,6 +38,15 @@ pub(crate) struct AuditRow {
     pub(crate) last_at: i64,
     /// Set by recording.
     pub(crate) recorded_at: i64,
+    /// The request whose effect this is, and what was made by it: recorded with the entry.
+    pub(crate) recorded: Option<Recorded>,
+}
+
+/// A request that is to have its effect once, and its answer, sealed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Recorded {
+    pub(crate) once: Once,
+    pub(crate) answer: Vec<u8>,
 }
 
 impl AuditRow {
@@ -62,6 +71,7 @@ impl AuditRow {
             occurred_at: 0,
             last_at: 0,
             recorded_at: 0,
+            recorded: None,
         }
     }
 }
@@ -169,6 +179,13 @@ pub(crate) struct ExportStep {
 
 /// Records an entry, unless it is there; how many are new.
 pub(super) async fn add_audit(tx: &mut Transaction, row: AuditRow, now: Timestamp) -> Result<u64, Error> {
+    if let Some(Recorded { once, answer }) = row.recorded {
+        if once.begin(tx).await?.is_some() {
+            // Another was faster: what this unit has done is undone, and its caller finds the record.
+            return Err(Error::Repeated);
+        }
+        once.end(tx, answer).await?;
+    }
     let occurred_at = if row.occurred_at == 0 { now.0 } else { row.occurred_at };
     let values = args![
         occurred_at,
@@ -213,6 +230,7 @@ fn read(instance: InstanceId, row: &Row) -> Result<AuditRow, Error> {
         occurred_at: row.get(0)?,
         last_at: row.get(15)?,
         recorded_at: row.get(16)?,
+        recorded: None,
     })
 }
 

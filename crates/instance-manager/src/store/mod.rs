@@ -25,8 +25,8 @@ mod trusts;
 use std::sync::Arc;
 
 use audit::add_audit;
-pub(crate) use audit::{AuditFilter, AuditRow, Cursor, ExportStep, expired};
-use berth_database::{Database, Row, args};
+pub(crate) use audit::{AuditFilter, AuditRow, Cursor, ExportStep, Recorded, expired};
+use berth_database::{Database, Once, Row, args};
 use berth_model::{BlobDelivery, InstanceId, InstanceState};
 use berth_service::Timestamp;
 pub(crate) use deletion::Heads;
@@ -106,6 +106,16 @@ fn id<T: std::str::FromStr>(row: &Row, index: usize) -> Result<T, Error> {
 }
 
 impl Store {
+    /// What was answered to a request before, sealed.
+    pub(crate) async fn recorded(&self, once: &Once) -> Result<Option<Vec<u8>>, Error> {
+        Ok(once.known(&self.database).await?)
+    }
+
+    /// Forgets requests that are older than a day, a bounded number of them; how many.
+    pub(crate) async fn forget_requests(&self) -> Result<u64, Error> {
+        Ok(berth_database::idempotency::forget(&self.database).await?)
+    }
+
     pub(crate) fn new(database: Database) -> Self {
         let known = known::Known::of(&database);
         Self { database, known }

@@ -223,15 +223,18 @@ impl Store {
         row.as_ref().map(principal).transpose()
     }
 
-    /// Principals of a kind by name, after a name.
+    /// Principals of a kind by name, after a name, whose names begin with `search`.
     pub(crate) async fn list_principals(
         &self,
         instance: InstanceId,
         kind: PrincipalKind,
+        search: &str,
         after: &str,
         limit: u32,
     ) -> Result<Vec<StoredPrincipal>, Error> {
-        let values = args![instance.to_string(), kind.as_str(), after, i64::from(limit)];
+        // No name has a tilde, and all it may have is before it.
+        let end = format!("{search}~");
+        let values = args![instance.to_string(), kind.as_str(), after, i64::from(limit), search, end];
         self.database.read_all(&sql::LIST_PRINCIPALS, values).await?.iter().map(principal).collect()
     }
 

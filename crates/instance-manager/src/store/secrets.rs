@@ -185,17 +185,8 @@ impl Store {
             .await
     }
 
-    /// Keeps a token.
-    pub(crate) async fn keep_secret_token(&self, token: SecretToken) -> Result<(), Error> {
-        self.keep_token(token, None).await
-    }
-
-    /// The same, with `entry` in the audit.
-    pub(crate) async fn keep_made_token(&self, token: SecretToken, entry: AuditRow) -> Result<(), Error> {
-        self.keep_token(token, Some(entry)).await
-    }
-
-    async fn keep_token(&self, token: SecretToken, entry: Option<AuditRow>) -> Result<(), Error> {
+    /// Keeps a token, with `entry` in the audit.
+    pub(crate) async fn keep_token(&self, token: SecretToken, entry: Option<AuditRow>) -> Result<(), Error> {
         self.database
             .write("keep_secret_token", move |tx| {
                 let (token, entry) = (token.clone(), entry.clone());
@@ -206,6 +197,24 @@ impl Store {
                         add_audit(tx, entry, now).await?;
                     }
                     Ok::<_, Error>(())
+                })
+            })
+            .await
+    }
+
+    /// The instance of a token, whether or not it still opens something.
+    pub(crate) async fn token_instance(&self, hash: [u8; 32]) -> Result<Option<InstanceId>, Error> {
+        let row = self.database.read_optional(&sql::INSTANCE_OF_SECRET_TOKEN, args![hash.to_vec()]).await?;
+        row.map(|row| id(&row, 0)).transpose()
+    }
+
+    /// Lets go of a token; whether there was one.
+    pub(crate) async fn drop_token(&self, hash: [u8; 32], kind: TokenKind) -> Result<bool, Error> {
+        self.database
+            .write("drop_token", move |tx| {
+                Box::pin(async move {
+                    let values = args![hash.to_vec(), kind.as_str()];
+                    Ok::<_, Error>(tx.execute(&sql::DELETE_SECRET_TOKEN, values).await? > 0)
                 })
             })
             .await

@@ -488,6 +488,7 @@ async fn the_catalogue_is_bounded_by_grants() {
         let request = ListReadableRequest {
             instance_id: bench.instance().to_string(),
             principal: principal.to_owned(),
+            ..ListReadableRequest::default()
         };
         bench.client.clone().list_readable(request).await.unwrap().into_inner()
     };
@@ -590,8 +591,11 @@ async fn blob_delivery_is_watched_and_audited() {
     let first = stream.next().await.unwrap().unwrap();
     assert_eq!(first.instances[0].blob_delivery, "stream");
     let set = async |instance: InstanceId, delivery: &str| {
-        let request =
-            SetBlobDeliveryRequest { instance_id: instance.to_string(), blob_delivery: delivery.to_owned() };
+        let request = SetBlobDeliveryRequest {
+            instance_id: instance.to_string(),
+            blob_delivery: delivery.to_owned(),
+            actor: None,
+        };
         bench.client.clone().set_blob_delivery(request).await
     };
     for _ in 0..2 {

@@ -79,7 +79,10 @@ async fn an_edition_is_in_force_when_what_is_used_fits() {
     let lowered = bench.tenancy().set_edition(request.clone()).await.unwrap().into_inner();
     assert_eq!((lowered.edition.as_str(), lowered.limits.unwrap().image_namespaces), ("basic", Some(20)));
     let stale = SetEditionRequest { version: 1, ..request.clone() };
-    assert_eq!(from_status(&bench.tenancy().set_edition(stale).await.unwrap_err()).code, ErrorCode::Conflict);
+    assert_eq!(
+        from_status(&bench.tenancy().set_edition(stale).await.unwrap_err()).code,
+        ErrorCode::PreconditionFailed
+    );
     let uneven =
         SetEditionRequest { add_ons: Some(WireAddOns { namespaces: 3, ..WireAddOns::default() }), ..request };
     assert_eq!(

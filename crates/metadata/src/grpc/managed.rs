@@ -121,6 +121,9 @@ impl Repositories for MetadataService {
         let request = request.into_inner();
         self.answer("get_repository", async {
             let instance = parse("instance_id", &request.instance_id)?;
+            if !request.id.is_empty() {
+                return Ok(self.metadata.repository_by_id(instance, parse("id", &request.id)?).await?.into());
+            }
             Ok(self.metadata.repository(instance, &name(&request.path)?).await?.into())
         })
         .await

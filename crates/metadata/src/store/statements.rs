@@ -92,6 +92,8 @@ statements! {
         VALUES ($1, $2, $3, $4, FALSE, $5, $5, $6, $7, $8, $9)";
     pub(crate) REPOSITORY = "SELECT id, namespace_id, path, summary, description, visibility, immutable_tags, keep_untagged, \
         provisional, created_at, updated_at, version FROM repositories WHERE instance_id = $1 AND path = $2";
+    pub(crate) REPOSITORY_BY_ID = "SELECT id, namespace_id, path, summary, description, visibility, immutable_tags, keep_untagged, \
+        provisional, created_at, updated_at, version FROM repositories WHERE instance_id = $1 AND id = $2 AND removed_at IS NULL";
     pub(crate) LOCK_REPOSITORY = "SELECT id, namespace_id, path, summary, description, visibility, immutable_tags, keep_untagged, \
         provisional, created_at, updated_at, version FROM repositories WHERE instance_id = $1 AND path = $2" for update;
     pub(crate) CHANGE_REPOSITORY = "UPDATE repositories SET summary = $2, description = $3, visibility = $4, \

@@ -89,14 +89,14 @@ pub(super) async fn a_provider_has_its_name_and_its_issuer_alone(bench: Bench) {
     assert!(bench.store.provider_of_issuer(elsewhere, "https://a.example.com").await.unwrap().is_none());
     // A change is of the version that was seen, and ends what came by logins when there are none any more.
     let ada = add(&bench, instance, PrincipalKind::User, "ada").await;
-    bench.store.keep_secret_token(temporary(&bench, instance, ada.id, found.id, [1; 32])).await.unwrap();
+    bench.store.keep_token(temporary(&bench, instance, ada.id, found.id, [1; 32]), None).await.unwrap();
     let mut change = ProviderChange { text: wanted.text, groups: None };
     change.text.client_secret = None;
     let after = bench.store.change_provider(&found, change.clone(), bench.event(instance)).await.unwrap();
     assert_eq!((after.version, &after.text.client_secret), (2, &None));
     assert!(opens(&bench, instance, [1; 32]).await);
     let stale = bench.store.change_provider(&found, change.clone(), bench.event(instance)).await;
-    assert_eq!(code(stale), ErrorCode::Conflict);
+    assert_eq!(code(stale), ErrorCode::PreconditionFailed);
     change.text.login = false;
     bench.store.change_provider(&after, change, bench.event(instance)).await.unwrap();
     assert!(!opens(&bench, instance, [1; 32]).await);
@@ -123,7 +123,7 @@ pub(super) async fn what_hangs_on_a_provider_goes_with_it(bench: Bench) {
         assert!(!link("1", ada.id).await.unwrap() && !link("2", ada.id).await.unwrap());
         assert_eq!(code(link("3", robot.id).await), ErrorCode::NotFound);
         let token = temporary(&bench, instance, ada.id, provider.id, hash);
-        bench.store.keep_secret_token(token).await.unwrap();
+        bench.store.keep_token(token, None).await.unwrap();
     }
     assert_eq!(bench.store.trusts_of(corp.id).await.unwrap()[0].conditions, first.conditions);
     assert_eq!(bench.store.trusts(instance, "", 10).await.unwrap().len(), 2);

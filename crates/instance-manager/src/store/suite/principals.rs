@@ -118,7 +118,8 @@ pub(super) async fn a_name_belongs_to_one_principal(bench: Bench) {
         add(&bench, instance, PrincipalKind::User, &format!("u{n}")).await;
     }
     let page = async |after: &str, limit| {
-        let found = bench.store.list_principals(instance, PrincipalKind::User, after, limit).await.unwrap();
+        let found =
+            bench.store.list_principals(instance, PrincipalKind::User, "", after, limit).await.unwrap();
         found.into_iter().map(|found| found.name).collect::<Vec<_>>()
     };
     assert_eq!(page("", 2).await, ["alice", "u0"]);
@@ -225,7 +226,7 @@ pub(super) async fn a_role_changes_what_its_holders_may(bench: Bench) {
     change(Some(1), false).await.unwrap();
     assert!(again(&bench, &dave).await.revision > before.revision);
     assert!(refused(&bench).await.is_empty());
-    assert_eq!(code(change(Some(1), true).await), ErrorCode::Conflict);
+    assert_eq!(code(change(Some(1), true).await), ErrorCode::PreconditionFailed);
     change(None, true).await.unwrap();
     assert_eq!(refused(&bench).await, [format!("instance:{instance}")]);
     let kept = bench.store.roles(instance).await.unwrap();
@@ -234,7 +235,7 @@ pub(super) async fn a_role_changes_what_its_holders_may(bench: Bench) {
         (1, 3, r#"["artifact:pull"]"#)
     );
     let delete = async || bench.store.delete_role(instance, &id, None, bench.event(instance)).await;
-    assert_eq!(code(delete().await), ErrorCode::Conflict);
+    assert_eq!(code(delete().await), ErrorCode::PreconditionFailed);
     bench.store.delete_grant(instance, given, bench.event(instance)).await.unwrap();
     delete().await.unwrap();
     assert_eq!(code(delete().await), ErrorCode::NotFound);
@@ -249,11 +250,11 @@ pub(super) async fn changes_compare_versions(bench: Bench) {
     };
     let after = say(Some(erin.version), "a").await.unwrap();
     assert_eq!((after.description.as_str(), after.version), ("a", erin.version + 1));
-    assert_eq!(code(say(Some(erin.version), "b").await), ErrorCode::Conflict);
+    assert_eq!(code(say(Some(erin.version), "b").await), ErrorCode::PreconditionFailed);
     assert_eq!(say(None, "c").await.unwrap().description, "c");
     let stale =
         bench.store.delete_principal(instance, erin.id, Some(erin.version), bench.event(instance)).await;
-    assert_eq!(code(stale), ErrorCode::Conflict);
+    assert_eq!(code(stale), ErrorCode::PreconditionFailed);
     assert_eq!(again(&bench, &erin).await.description, "c");
     assert!(refused(&bench).await.is_empty(), "words take no right away");
 }
@@ -261,7 +262,7 @@ pub(super) async fn changes_compare_versions(bench: Bench) {
 pub(super) async fn shutting_out_takes_tokens_along(bench: Bench) {
     let instance = home(&bench).await;
     let frank = add(&bench, instance, PrincipalKind::User, "frank").await;
-    bench.store.keep_secret_token(token(&bench, &frank, [7; 32], None)).await.unwrap();
+    bench.store.keep_token(token(&bench, &frank, [7; 32], None), None).await.unwrap();
     assert!(opens(&bench, instance, [7; 32]).await);
     assert!(!opens(&bench, InstanceId::new(bench.ids.ulid()), [7; 32]).await);
     let disable = async |disabled| {
@@ -272,7 +273,7 @@ pub(super) async fn shutting_out_takes_tokens_along(bench: Bench) {
     assert!(!opens(&bench, instance, [7; 32]).await);
     assert_eq!(refused(&bench).await, [frank.principal().to_string()]);
     assert!(!disable(false).await.disabled);
-    bench.store.keep_secret_token(token(&bench, &frank, [8; 32], None)).await.unwrap();
+    bench.store.keep_token(token(&bench, &frank, [8; 32], None), None).await.unwrap();
     bench.store.set_password(instance, frank.id, None, "new".into(), bench.event(instance)).await.unwrap();
     assert!(!opens(&bench, instance, [8; 32]).await);
 }
@@ -287,7 +288,7 @@ pub(super) async fn a_robot_has_two_secrets_at_most(bench: Bench) {
     };
     another().await.unwrap();
     assert_eq!(code(another().await), ErrorCode::Conflict);
-    bench.store.keep_secret_token(token(&bench, &robot, [9; 32], Some(first))).await.unwrap();
+    bench.store.keep_token(token(&bench, &robot, [9; 32], Some(first)), None).await.unwrap();
     let delete = async |secret| {
         bench.store.delete_robot_secret(instance, robot.id, secret, bench.event(instance)).await
     };
@@ -314,7 +315,7 @@ pub(super) async fn deleting_leaves_nothing(bench: Bench) {
     let group = add(&bench, instance, PrincipalKind::Group, "team").await;
     let secret = bench.store.robot_secrets(robot.id).await.unwrap()[0].id;
     bench.store.add_member(instance, group.id, robot.id, bench.event(instance)).await.unwrap();
-    bench.store.keep_secret_token(token(&bench, &robot, [4; 32], Some(secret))).await.unwrap();
+    bench.store.keep_token(token(&bench, &robot, [4; 32], Some(secret)), None).await.unwrap();
     let delete = async |id| bench.store.delete_principal(instance, id, None, bench.event(instance)).await;
     delete(robot.id).await.unwrap();
     assert_eq!(code(delete(robot.id).await), ErrorCode::NotFound);
@@ -347,7 +348,7 @@ pub(super) async fn refresh_tokens_expire_and_do_not_pile_up(bench: Bench) {
             expires_at: now.plus(Duration::from_secs(3_600)),
             ..token(&bench, &carol, hash(n), None)
         };
-        bench.store.keep_secret_token(kept).await.unwrap();
+        bench.store.keep_token(kept, None).await.unwrap();
     }
     let at = async |n, kind, of, now| {
         bench.store.principal_by_token(hash(n), kind, of, now).await.unwrap().map(|found| found.principal.id)

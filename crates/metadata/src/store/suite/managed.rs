@@ -55,7 +55,11 @@ impl World {
     }
 
     async fn look(&self, path: &str) -> Result<RepositoryEntry, Problem> {
-        let request = GetRepositoryRequest { instance_id: self.instance.to_string(), path: path.to_owned() };
+        let request = GetRepositoryRequest {
+            instance_id: self.instance.to_string(),
+            path: path.to_owned(),
+            id: String::new(),
+        };
         answer(self.service.get_repository(Request::new(request)).await)
     }
 
@@ -181,7 +185,7 @@ async fn changes_compare_what_was_seen(world: World) {
     };
     let changed = change(namespace.version, "one").await.unwrap();
     assert_eq!((changed.description.as_str(), changed.version, changed.create_on_push), ("one", 2, true));
-    assert_eq!(refusal(change(namespace.version, "two").await), ErrorCode::Conflict);
+    assert_eq!(refusal(change(namespace.version, "two").await), ErrorCode::PreconditionFailed);
     assert_eq!(change(0, "two").await.unwrap().description, "two");
     let repository = world.make_repository(APP).await.unwrap();
     let change = async |version, public| {
@@ -197,7 +201,7 @@ async fn changes_compare_what_was_seen(world: World) {
     };
     assert!(change(repository.version, true).await.unwrap().public);
     assert!(world.resolve_tag(APP, "v1").await.public);
-    assert_eq!(refusal(change(repository.version, false).await), ErrorCode::Conflict);
+    assert_eq!(refusal(change(repository.version, false).await), ErrorCode::PreconditionFailed);
     let after = change(0, false).await.unwrap();
     assert_eq!((after.public, after.summary.as_str(), after.keep_untagged), (false, "a line", true));
     assert!(!world.resolve_tag(APP, "v1").await.public);
