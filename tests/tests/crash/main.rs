@@ -209,6 +209,8 @@ async fn trial(plan: Plan, seed: u64, log: &Path) {
         .with_env("BERTH_CRASH_LOG", log.display().to_string())
         // What a cancelled or a repeated upload leaves is deleted during the test, all else long after it.
         .with_env("BERTH__METADATA__OBJECT_GRACE_SECONDS", "1")
+        // In object storage it waits for what a dead process may have under way there; an hour if that isn't said.
+        .with_env("BERTH__METADATA__LONGEST_OPERATION_SECONDS", "3")
         .with_env("BERTH__METADATA__COLLECTION_POLL_SECONDS", "1")
         .start()
         .await
