@@ -35,6 +35,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("reqwest", &["berth-service", "berth-testkit", "berth-tests"]),
     ("aws-sdk-s3", &["berth-blob-store"]),
     ("s3s", &["berth-testkit"]),
+    ("redis", &["berth-gateway"]),
 ];
 
 fn root() -> &'static Path {

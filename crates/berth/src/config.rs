@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use berth_gateway::Redis;
 use berth_service::{Address, Limits, Outbound, OutboundConfig, telemetry::LogFormat};
 use figment::{
     Figment,
@@ -36,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     /// Where rows are kept.
     pub(crate) database: DatabaseConfig,
+    /// Where gateways count together.
+    pub(crate) redis: RedisConfig,
     /// Where the roles are that this process does not run.
     pub(crate) peers: Peers,
     /// What URLs that others wrote may lead to.
@@ -59,6 +62,7 @@ impl Default for Config {
             listen: Listen::default(),
             log: Log::default(),
             database: DatabaseConfig::default(),
+            redis: RedisConfig::default(),
             peers: Peers::default(),
             outbound: OutboundConfig::default(),
             gateway: berth_gateway::Config::default(),
@@ -185,6 +189,15 @@ pub(crate) struct DatabaseConfig {
     pub(crate) pooler: bool,
 }
 
+/// Where gateways count together.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RedisConfig {
+    /// `redis://user:password@host:port`, or `rediss://` with TLS, whose authorities are the system's (`SSL_CERT_FILE` names
+    /// others). It holds what is being pulled, for seconds, and may be away. Empty: each gateway counts pulls by itself.
+    pub(crate) url: Hidden,
+}
+
 /// A setting that is never shown.
 #[derive(Clone, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
@@ -276,6 +289,14 @@ impl Config {
         Some(options)
     }
 
+    /// The Redis server of the gateways, if there is one.
+    pub(crate) fn redis(&self) -> Result<Option<Redis>, Failure> {
+        if self.redis.url.is_empty() {
+            return Ok(None);
+        }
+        Redis::at(&self.redis.url.secret()).map(Some).map_err(|error| wrong("redis.url", &error))
+    }
+
     /// The settings of metadata; with object storage configured new blobs go there.
     pub(crate) fn metadata_settings(&self) -> berth_metadata::Config {
         let mut settings = self.metadata.clone();
@@ -317,6 +338,7 @@ impl Config {
         self.grpc_address()?;
         self.public_address()?;
         self.admin_address()?;
+        self.redis()?;
         Outbound::new(&self.outbound).map_err(|error| Failure::Config(error.to_string()))?;
         if self.listen.tls_certificate.as_os_str().is_empty() != self.listen.tls_key.as_os_str().is_empty() {
             return Err(wrong("listen", &"tls_certificate and tls_key belong together"));
@@ -436,5 +458,25 @@ mod tests {
         let config = parse("[database]\nurl = \"postgres://berth:hunter2@127.0.0.1/berth\"\n").unwrap();
         assert!(!config.show().contains("hunter2") && !format!("{config:?}").contains("hunter2"));
         assert!(config.show().contains("(hidden)"));
+    }
+
+    #[test]
+    fn a_redis_url_is_checked_and_hidden() {
+        for good in ["redis://127.0.0.1", "rediss://berth:hunter2@redis.example:6380/3"] {
+            let config = parse(&format!("[redis]\nurl = \"{good}\"\n")).unwrap();
+            assert!(!config.show().contains(good) && !format!("{config:?}").contains("hunter2"), "{good}");
+        }
+        for bad in [
+            "redis",
+            "http://127.0.0.1",
+            "redis:///hunter2",
+            "rediss://hunter2@a/b",
+            "rediss://hunter2/#insecure",
+        ] {
+            let Err(Failure::Config(message)) = parse(&format!("[redis]\nurl = \"{bad}\"\n")) else {
+                panic!("accepted {bad}")
+            };
+            assert!(message.contains("redis.url") && !message.contains("hunter2"), "{message}");
+        }
     }
 }

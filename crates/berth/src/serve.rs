@@ -438,6 +438,7 @@ impl<'a> Builder<'a> {
             audit: self.trail.clone(),
             logins: self.logins.clone(),
             blobs,
+            redis: self.config.redis()?,
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),
             tasks: self.front.clone(),

@@ -43,6 +43,7 @@ use berth_proto::{
 };
 use berth_service::{Channel, Ids, Registry, SharedClock, Tasks};
 
+pub use rate::{Redis, RedisUrlError};
 pub use serve::Gateway;
 
 /// Settings of the gateway role.
@@ -99,6 +100,8 @@ pub struct Deps<'a> {
     pub logins: Channel,
     /// The bytes of blobs.
     pub blobs: Arc<dyn Blobs>,
+    /// Where gateways count pulls together; none: each by itself.
+    pub redis: Option<Redis>,
     /// Time.
     pub clock: SharedClock,
     /// Ids of requests.
@@ -119,7 +122,9 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
     let instance_manager = InstanceManagerClient::new(deps.instance_manager)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let settings = settings::follow(instance_manager.clone(), deps.clock, &deps.background);
+    let share = |redis: Redis| redis.share(deps.ids.clone(), deps.registry, &deps.background);
+    let shared = deps.redis.map(share);
+    let settings = settings::follow(instance_manager.clone(), deps.clock, shared, &deps.background);
     let audit = audit::Audit::new(config.audit_entries, deps.registry);
     let trail = AuditClient::new(deps.audit).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let told = Arc::clone(&settings);

@@ -12,7 +12,7 @@ use berth_service::{Channel, Clock, SharedClock, Tasks, Timestamp, ToldClock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::rate::Meter;
+use crate::rate::{Meter, Shared};
 
 /// Without a word from instance-manager for this long the gateway is not ready, and then refuses.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -71,17 +71,20 @@ pub(crate) struct Settings {
     /// The deployment's time, as instance-manager tells it.
     clock: Arc<ToldClock>,
     current: ArcSwap<Option<Snapshot>>,
+    /// What it takes to count reads with the other gateways; none: this one counts alone.
+    shared: Option<Shared>,
     /// Not the wall clock: when that steps, nothing was said and nothing was missed.
     heard: Mutex<Option<Instant>>,
 }
 
 impl Settings {
-    fn new(clock: SharedClock) -> Self {
+    fn new(clock: SharedClock, shared: Option<Shared>) -> Self {
         let clock = ToldClock::over(clock);
         Self {
             verifier: Verifier::new(clock.clone()),
             clock,
             current: ArcSwap::from_pointee(None),
+            shared,
             heard: Mutex::new(None),
         }
     }
@@ -121,7 +124,7 @@ impl Settings {
         let mut meters = HashMap::new();
         let (mut default_instance, mut by_host) = (None, HashMap::with_capacity(settings.instances.len()));
         for told in &settings.instances {
-            let Some(instance) = instance(told, before) else { continue };
+            let Some(instance) = instance(told, before, self.shared.as_ref()) else { continue };
             if let Some(meter) = &instance.meter {
                 meters.insert(instance.id, Arc::clone(meter));
             }
@@ -145,19 +148,28 @@ impl Settings {
 }
 
 /// What has been read counts on, unless the rate is another.
-fn meter(rate: u64, before: Option<&Arc<Meter>>) -> Option<Arc<Meter>> {
+fn meter(
+    id: InstanceId,
+    rate: u64,
+    before: Option<&Arc<Meter>>,
+    shared: Option<&Shared>,
+) -> Option<Arc<Meter>> {
     match before {
         _ if rate == 0 => None,
         Some(before) if before.rate() == rate => Some(Arc::clone(before)),
-        _ => Some(Arc::new(Meter::of(rate))),
+        _ => Some(Arc::new(Meter::of(id, rate, shared))),
     }
 }
 
-fn instance(told: &wire::Instance, before: Option<&Snapshot>) -> Option<Arc<Instance>> {
+fn instance(
+    told: &wire::Instance,
+    before: Option<&Snapshot>,
+    shared: Option<&Shared>,
+) -> Option<Arc<Instance>> {
     let id = told.id.parse().ok()?;
     Some(Arc::new(Instance {
         id,
-        meter: meter(told.pull_rate, before.and_then(|before| before.meters.get(&id))),
+        meter: meter(id, told.pull_rate, before.and_then(|before| before.meters.get(&id)), shared),
         name: told.name.clone(),
         // Another word is of another version: streaming is always right.
         blob_delivery: told.blob_delivery.parse().unwrap_or_default(),
@@ -190,9 +202,10 @@ fn not_befores(listed: &[wire::NotBefore]) -> NotBefores {
 pub(crate) fn follow(
     client: InstanceManagerClient<Channel>,
     clock: SharedClock,
+    shared: Option<Shared>,
     tasks: &Tasks,
 ) -> Arc<Settings> {
-    let settings = Arc::new(Settings::new(clock));
+    let settings = Arc::new(Settings::new(clock, shared));
     let follower = Arc::clone(&settings);
     let stopping = tasks.stopping();
     tasks.spawn("follow settings", async move {
@@ -241,7 +254,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_is_counted_in_time_that_passes_not_in_steps_of_the_clock() {
         let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
-        let settings = Settings::new(clock.clone());
+        let settings = Settings::new(clock.clone(), None);
         assert!(!settings.fresh());
         let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap()).unwrap();
         let jwks = KeySet::publish([key.public().jwk.as_str()]);

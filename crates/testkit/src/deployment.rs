@@ -289,6 +289,11 @@ impl Deployment {
         Client::at_host(host, self.address())
     }
 
+    /// The same that speaks to one gateway alone.
+    pub fn client_of_gateway_at(&self, number: usize, host: &str) -> Client {
+        Client::at_host(host, self.processes[number].public_address())
+    }
+
     /// A client of nobody.
     pub fn anonymous(&self) -> Client {
         Client::new(self.url())

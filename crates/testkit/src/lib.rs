@@ -1,4 +1,4 @@
-//! What black-box tests stand on: the built binary as child processes, a private PostgreSQL, a round robin before two
+//! What black-box tests stand on: the built binary as child processes, a private PostgreSQL and Redis, a round robin before two
 //! gateways, a small OCI client, and content made from seeds. It ends only what it started itself.
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,7 @@ mod postgres;
 mod process;
 mod proxy;
 pub mod raw;
+mod redis;
 mod settings;
 
 pub use client::{Call, Client, Reply, Repository};
@@ -31,6 +32,7 @@ pub use oracle::{Baseline, Verified};
 pub use postgres::{Postgres, Sql};
 pub use process::{Berth, binary};
 pub use proxy::RoundRobin;
+pub use redis::Redis;
 pub use settings::{ended, shared};
 
 /// The name of the first administrator.

@@ -8,6 +8,7 @@ mod identity;
 mod lessons;
 mod matrix;
 mod rate;
+mod shared_rate;
 mod walls;
 
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl Tenant {
         tenant
     }
 
-    fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("{}-registry.eu-central-1.{DOMAIN}", self.name)
     }
 
