@@ -17,6 +17,7 @@ mod size;
 mod start;
 mod table;
 mod tenants;
+mod tiers;
 mod wild;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -118,6 +119,17 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         changes: usize,
     },
+    /// Pulls that two gateways with one Redis admit, by edition; runs the program that `BERTH_BIN` names.
+    Tiers {
+        #[command(flatten)]
+        programs: server::Programs,
+        /// How many seconds each edition is asked for, after two more.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// How many times its rate is asked for.
+        #[arg(long, default_value_t = 4.0)]
+        times: f64,
+    },
     /// Serve a folder from memory with hyper alone.
     #[command(hide = true)]
     ServeBare { address: SocketAddr, files: PathBuf },
@@ -152,6 +164,7 @@ async fn run(command: Command, folder: &std::path::Path) -> anyhow::Result<()> {
         Command::Start { programs, rounds, manifests } => {
             start::measure(&programs.berth, folder, rounds, manifests).await
         }
+        Command::Tiers { programs: _, seconds, times } => tiers::measure(seconds, times).await,
         Command::Tenants { programs: _, instances, changes } => tenants::measure(instances, changes).await,
         Command::Memory { programs, connections, uploads, mib } => {
             memory::connections(&programs.berth, folder, connections).await?;
