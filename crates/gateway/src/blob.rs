@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use berth_blobs::{BlobReader, BlobsError, ObjectRef, PLAIN, wire};
-use berth_model::{Action, AuditKind, BlobDelivery, RepositoryId};
+use berth_model::{Action, BlobDelivery};
 use berth_oci::{ByteRange, Digest, ErrorCode, RangeOutcome, parse_range};
 use berth_proto::metadata::{DeleteBlobRequest, Object};
 use berth_service::{
@@ -18,12 +18,12 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     answer,
-    audit::Seen,
-    authorise::{Grant, authorise},
+    authorise::authorise,
     cache::{Names, SMALL},
     failure::{Failure, Result},
     manifest::{CONTENT_DIGEST, corrupt, hold, is_match, not_modified},
     names::Name,
+    pulled::{Pulled, pulled},
     request::Request,
     resolve::{Wanted, deleted, resolve},
     verified::{Steps, Subject},
@@ -77,33 +77,15 @@ pub(crate) async fn get(
     }
     let object = reference(&object)?;
     let repository = resolved.repository_id.parse().ok();
+    let what = if range.is_some() { Pulled::Part } else { Pulled::Blob };
     if let Some(url) = elsewhere(request, &object).await {
-        pulled(request, &grant, name, repository, digest, range.is_some());
+        pulled(request, &grant, name, repository, digest, what);
         return Ok(redirect(&url, digest));
     }
     let size = object.size;
     let body = open(request, digest, object, range).await?;
-    pulled(request, &grant, name, repository, digest, range.is_some());
+    pulled(request, &grant, name, repository, digest, what);
     Ok(respond(body, names, size, range))
-}
-
-/// Tells the audit that a blob goes out, or a part of it, or that its reader was sent to where it is. Parts are told apart,
-/// so that they can't pass for pulls, nor pass unseen.
-pub(crate) fn pulled(
-    request: &Request,
-    grant: &Grant,
-    name: &Name,
-    repository: Option<RepositoryId>,
-    digest: Digest,
-    in_part: bool,
-) {
-    request.saw(&Seen {
-        subject: if in_part { ("GET", "part") } else { ("", "") },
-        repository: name.path.as_str(),
-        repository_id: repository,
-        digest: Some(digest),
-        ..Seen::by(grant.token(), AuditKind::BlobPulled)
-    });
 }
 
 /// The range to serve: none when `If-Range` names other content.

@@ -18,6 +18,7 @@ mod login;
 mod manifest;
 mod metrics;
 mod names;
+mod pulled;
 mod query;
 mod rate;
 mod recall;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::body::Body;
-use berth_model::{Action, AuditKind, RepositoryId};
+use berth_model::Action;
 use berth_oci::{Algorithm, Digest, ErrorCode, MAX_MANIFEST_BYTES, MediaType, Problem, Reference, Tag};
 use berth_proto::metadata::{
     Content, DeleteManifestRequest, DeleteTagRequest, HoldContentRequest, PutManifestRequest,
@@ -14,12 +14,12 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
     answer,
-    audit::Seen,
     authorise::{Grant, authorise},
     body::Reader,
     cache::Names,
     failure::{Failure, Result},
     names::Name,
+    pulled::{Pulled, pulled},
     query::Query,
     rate,
     request::Request,
@@ -55,7 +55,8 @@ pub(crate) async fn get(
         return Ok(respond(Body::empty(), names, &content));
     }
     let body = Body::from(payload(request, &resolved, digest).await?);
-    pulled(request, &grant, name, resolved.repository_id.parse().ok(), digest, tag_of(reference));
+    let what = Pulled::Manifest(tag_of(reference));
+    pulled(request, &grant, name, resolved.repository_id.parse().ok(), digest, what);
     Ok(respond(body, names, &content))
 }
 
@@ -65,24 +66,6 @@ fn tag_of(reference: &Reference) -> &str {
         Reference::Tag(tag) => tag.as_str(),
         Reference::Digest(_) => "",
     }
-}
-
-/// Tells the audit that a manifest goes out.
-pub(crate) fn pulled(
-    request: &Request,
-    grant: &Grant,
-    name: &Name,
-    repository: Option<RepositoryId>,
-    digest: Digest,
-    tag: &str,
-) {
-    request.saw(&Seen {
-        repository: name.path.as_str(),
-        repository_id: repository,
-        digest: Some(digest),
-        tag,
-        ..Seen::by(grant.token(), AuditKind::ArtifactPulled)
-    });
 }
 
 /// 200.

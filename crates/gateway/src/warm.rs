@@ -16,6 +16,7 @@ use crate::{
     failure::Result,
     list, manifest,
     names::Name,
+    pulled::{Pulled, pulled},
     rate,
     request::Request,
 };
@@ -103,22 +104,18 @@ fn content(
         let object = blob::reference(known.content.object.as_ref()?).ok()?;
         // A store whose keys are at hand does not let anybody wait.
         if let Some(url) = blob::elsewhere(request, &object).now_or_never()? {
-            blob::pulled(request, grant, name, Some(known.repository.id), known.digest, false);
+            pulled(request, grant, name, Some(known.repository.id), known.digest, Pulled::Blob);
             return Some(Ok(blob::redirect(&url, known.digest)));
         }
     }
     let body = if head { Body::empty() } else { Body::from(kept?.bytes.clone()) };
     if !head {
-        let repository = Some(known.repository.id);
-        match reference {
-            WarmReference::Blob(_) => blob::pulled(request, grant, name, repository, known.digest, false),
-            WarmReference::Tag(tag) => {
-                manifest::pulled(request, grant, name, repository, known.digest, tag.as_str());
-            }
-            WarmReference::Manifest(_) => {
-                manifest::pulled(request, grant, name, repository, known.digest, "");
-            }
-        }
+        let what = match reference {
+            WarmReference::Blob(_) => Pulled::Blob,
+            WarmReference::Tag(tag) => Pulled::Manifest(tag.as_str()),
+            WarmReference::Manifest(_) => Pulled::Manifest(""),
+        };
+        pulled(request, grant, name, Some(known.repository.id), known.digest, what);
     }
     Some(Ok(if is_blob {
         blob::respond(body, names, known.content.size, None)
