@@ -83,6 +83,11 @@ impl Bucket {
         Opened { charge, now, due }
     }
 
+    /// Whether reads that are so many microseconds ahead use no more than a quarter of the burst.
+    pub(super) fn is_calm(&self, ahead: i64) -> bool {
+        i128::from(ahead) * 4000 <= i128::from(self.tolerance)
+    }
+
     /// Takes over how far all reads of all gateways are ahead of the moment of `opened`, in microseconds; those that were
     /// taken here since come on top.
     pub(super) fn adopt(&self, opened: &Opened, ahead: i64) {

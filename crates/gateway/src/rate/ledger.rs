@@ -20,6 +20,8 @@ use super::bucket::Bucket;
 /// How long a gateway counts on by itself after a word of the ledger. Each gateway may take too early what the rate gives in
 /// this time, or, where nothing was read for a while, the burst.
 pub(super) const LEASE: Duration = Duration::from_millis(20);
+/// The same while little of the burst is in use.
+pub(super) const CALM_LEASE: Duration = Duration::from_millis(100);
 
 /// Reads that a gateway took. Times are microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,14 +119,15 @@ impl Counted {
     async fn settle(&self) {
         let Some(account) = &self.account else { return };
         loop {
-            let lease = Instant::now() + LEASE;
+            let began = Instant::now();
             let opened = self.bucket.open(self.now());
-            match account.shared.ledger.charge(&account.name, opened.charge).await {
-                Ok(ahead) => self.bucket.adopt(&opened, ahead),
+            let Ok(ahead) = account.shared.ledger.charge(&account.name, opened.charge).await else {
                 // What it was to be told is let off: it may have heard it.
-                Err(Away) => return account.settling.store(false, Ordering::Release),
-            }
-            tokio::time::sleep_until(lease).await;
+                return account.settling.store(false, Ordering::Release);
+            };
+            self.bucket.adopt(&opened, ahead);
+            let lease = if self.bucket.is_calm(ahead) { CALM_LEASE } else { LEASE };
+            tokio::time::sleep_until(began + lease).await;
             if self.bucket.owes() {
                 continue;
             }

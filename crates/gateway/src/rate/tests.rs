@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     bucket::LEAST_BURST,
-    ledger::{Away, Charge, LEASE, Ledger},
+    ledger::{Away, CALM_LEASE, Charge, LEASE, Ledger},
     *,
 };
 
@@ -166,14 +166,15 @@ async fn gateways_that_share_admit_the_rate_together() {
     for (rate, burst) in [(250, 50), (500, 50), (1000, 100)] {
         for gateways in 1..=4 {
             let mut fleet = Fleet::new(gateways, rate);
-            // What one may take before it hears of the others, by each.
-            let early = gateways as u64 * (rate * (LEASE.as_millis() as u64 + 4) / 1000 + 2);
+            // What each may take before it hears of the others: in a lease and on the way, and at the beginning its burst, which
+            // is paid back within a second.
+            let of = |time: Duration| gateways as u64 * (rate * (time.as_millis() as u64 + 4) / 1000 + 2);
+            let (begun, early) = (of(CALM_LEASE) + gateways as u64 * burst, of(LEASE));
             let mut total = 0;
             for tenths in 1..=20 {
                 total += fleet.ask(10 * rate / gateways as u64, Duration::from_millis(100)).await;
-                // Each may begin with a burst before it hears of the others, which is paid back within the first second.
-                let begun = if tenths < 10 { (gateways as u64 - 1) * burst } else { 0 };
-                let most = burst + rate * tenths / 10 + early + begun;
+                let by_rate = burst + rate * tenths / 10;
+                let most = early + if tenths < 12 { by_rate.max(begun) } else { by_rate };
                 assert!(total <= most, "{total} of {most} by {gateways} at {rate} after {tenths} tenths");
             }
             let admitted = fleet.ask(10 * rate / gateways as u64, Duration::from_secs(10)).await;
@@ -278,6 +279,11 @@ async fn the_ledger_is_asked_once_a_lease_and_not_at_rest() {
     let charges = fleet.book.charges.load(Ordering::Relaxed);
     let most = 10_000 / LEASE.as_millis() as u64 + 1;
     assert!(charges > most / 2 && charges <= most, "{charges} of {most}");
+    // And less often while little is read.
+    let mut calm = Fleet::new(1, 1000);
+    assert_eq!(calm.ask(100, Duration::from_secs(10)).await, 1000);
+    let charges = calm.book.charges.load(Ordering::Relaxed);
+    assert!(charges <= 10_000 / CALM_LEASE.as_millis() as u64 + 1, "{charges}");
     fleet.ask(0, Duration::from_secs(1)).await;
     let rested = fleet.book.charges.load(Ordering::Relaxed);
     fleet.ask(0, Duration::from_secs(60)).await;
