@@ -230,6 +230,66 @@ in_every_setting! {
         assert_eq!(admin.call(Method::GET, &one, None).await.status, 404);
     }
 
+    async fn tags_and_artifacts_are_shown_moved_and_deleted(deployment: &'static Deployment) {
+        let (admin, team) = (admin(deployment), fresh("tags"));
+        admin.post(&format!("{HERE}/namespaces"), json!({ "name": team })).await;
+        let registry = deployment.client().repository(format!("{team}/app"));
+        let images = [Content::named("one").image(2, 100), Content::named("two").image(1, 100)];
+        registry.push_image("v1", &images[0]).await.unwrap();
+        registry.push_image("v2", &images[1]).await.unwrap();
+        let repository = format!("{HERE}/repositories/{team}%2Fapp");
+        let digest = |number: usize| images[number].manifest.digest.to_string();
+        let listed = admin.get(&format!("{repository}/tags")).await;
+        let names: Vec<_> = listed["items"].as_array().unwrap().iter().map(|tag| tag["name"].clone()).collect();
+        assert_eq!(names, ["v1", "v2"]);
+        let newest = admin.get(&format!("{repository}/tags?sort=-updated_at&page_size=1")).await;
+        assert_eq!(newest["items"][0]["name"], "v2");
+        let tag = admin.get(&format!("{repository}/tags/v1")).await;
+        assert_eq!((&tag["digest"], &tag["updated_by"]), (&json!(digest(0)), &admin.get("/identity").await["principal"]));
+        let blobs: usize = images[0].layers.iter().map(|layer| layer.bytes.len()).sum();
+        assert!(tag["content_size"].as_u64().unwrap() >= blobs as u64, "{tag}");
+        // Moved by hand it is the other image for whoever pulls.
+        let put = async |tag: &str, digest: String| {
+            admin.call(Method::PUT, &format!("{repository}/tags/{tag}"), Some(&json!({ "digest": digest }))).await
+        };
+        put("v1", digest(1)).await.expect(200).unwrap();
+        registry.pull_image("v1", &images[1]).await.unwrap();
+        put("latest", digest(0)).await.expect(200).unwrap();
+        registry.pull_image("latest", &images[0]).await.unwrap();
+        assert_eq!(put("v3", format!("sha256:{}", "0".repeat(64))).await.status, 404);
+        admin.call(Method::PATCH, &repository, Some(&json!({ "immutable_tags": true }))).await.expect(200).unwrap();
+        let fixed = put("v1", digest(0)).await;
+        assert_eq!((fixed.status, problem(&fixed)["code"].as_str()), (409, Some("TAG_IMMUTABLE")));
+        let artifacts = admin.get(&format!("{repository}/artifacts?tagged=true")).await;
+        assert_eq!(artifacts["items"].as_array().unwrap().len(), 2, "{artifacts}");
+        let one = format!("{repository}/artifacts/{}", digest(0).replace(':', "%3A"));
+        let shown = admin.get(&one).await;
+        assert_eq!((&shown["tags"], shown["layers"].as_array().unwrap().len()), (&json!(["latest"]), 2), "{shown}");
+        let manifest = admin.call(Method::GET, &format!("{one}/manifest"), None).await.expect(200).unwrap();
+        assert_eq!(manifest.body, images[0].manifest.bytes);
+        let config = admin.call(Method::GET, &format!("{one}/config"), None).await.expect(200).unwrap();
+        assert!(config.json().is_object());
+        admin.get(&format!("{one}/history")).await;
+        assert_eq!(admin.get(&format!("{one}/referrers")).await["items"], json!([]));
+        admin.call(Method::DELETE, &format!("{repository}/tags/v2"), None).await.expect(204).unwrap();
+        admin.call(Method::DELETE, &one, None).await.expect(204).unwrap();
+        assert_eq!(admin.call(Method::GET, &format!("{repository}/tags/latest"), None).await.status, 404);
+        let audit = admin.get(&format!("{HERE}/audit?repository={team}%2Fapp&type=artifact.tagged")).await;
+        assert!(audit["items"].as_array().unwrap().len() >= 4, "{audit}");
+        let lines = format!("{HERE}/audit/export?repository={team}%2Fapp");
+        let lines = admin.call(Method::GET, &lines, None).await.expect(200).unwrap();
+        assert_eq!(lines.header("content-type"), Some("application/jsonl"));
+        let text = String::from_utf8(lines.body.to_vec()).unwrap();
+        assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["type"].is_string()), "{text}");
+        let ended = admin.call(Method::DELETE, &repository, None).await.expect(202).unwrap().json();
+        let task = format!("{HERE}/tasks/{}", ended["task_id"].as_str().unwrap());
+        let began = std::time::Instant::now();
+        while admin.get(&task).await["state"] != "done" {
+            assert!(began.elapsed().as_secs() < 120, "{}", admin.get(&task).await);
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    }
+
     async fn what_cannot_be_understood_is_refused_with_what_to_do(deployment: &'static Deployment) {
         let admin = admin(deployment);
         let all = format!("{HERE}/namespaces");

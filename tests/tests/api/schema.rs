@@ -63,7 +63,7 @@ async fn generate(deployment: &Deployment, authorization: Option<String>) {
     }
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
         response_headers_conformance,unsupported_method";
-    command.args(["--checks", checks, "--phases", "coverage,fuzzing", "--max-examples", "4", "--seed", "1"]);
+    command.args(["--checks", checks, "--phases", "coverage,fuzzing", "--max-examples", "2", "--seed", "1"]);
     command.args(["--continue-on-failure", "--generation-database", "none", "--no-color"]);
     let output = command.current_dir(folder).stdin(Stdio::null()).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
