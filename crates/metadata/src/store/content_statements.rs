@@ -48,6 +48,7 @@ statements! {
             (SELECT name, digest, updated_at, updated_by, created_at, version FROM tags WHERE repository_id = $1 \
             AND name = $2) t JOIN manifests m ON m.repository_id = $1 AND m.digest = t.digest";
     /// Newest first, before $3 at $2 and down to $5 at $4: of the type $6, of the media type $7, with tags or without ($8).
+    /// `OFFSET 0` keeps PostgreSQL from gathering all tags first.
     pub(crate) NEWEST_ARTIFACTS = sqlite "SELECT p.digest, p.pushed_at, m.media_type, m.artifact_type, m.size, m.subject, \
             c.content_size, c.pushed_by, (SELECT json_group_array(name) FROM (SELECT t.name FROM tags t \
             WHERE t.repository_id = $1 AND t.digest = p.digest ORDER BY t.name LIMIT 21)) FROM \
@@ -64,7 +65,7 @@ statements! {
             (SELECT s.digest, s.pushed_at FROM manifests s WHERE s.repository_id = $1 \
             AND (s.pushed_at, s.digest) < ($2, $3) AND (s.pushed_at, s.digest) >= ($4, $5) AND ($6 = '' \
             OR s.artifact_type = $6) AND ($7 = '' OR s.media_type = $7) AND ($8 = '' OR ($8 = 'yes') = EXISTS (SELECT 1 \
-            FROM tags t WHERE t.repository_id = $1 AND t.digest = s.digest)) \
+            FROM tags t WHERE t.repository_id = $1 AND t.digest = s.digest OFFSET 0)) \
             ORDER BY s.pushed_at DESC, s.digest DESC LIMIT $9) p JOIN manifests m ON m.repository_id = $1 \
             AND m.digest = p.digest ORDER BY p.pushed_at DESC, p.digest DESC";
     /// What comes after the next $4.
