@@ -123,7 +123,7 @@ impl Instances {
 
     /// Makes an instance. It runs when this returns, unless metadata is away: then a worker sees to it.
     pub(crate) async fn create(&self, actor: &Actor, wish: InstanceWish) -> Result<Tenant, Error> {
-        match self.repeats.once(actor, self.make(actor, wish)).await? {
+        match self.repeats.once(actor, Box::pin(self.make(actor, wish))).await? {
             Ok(made) => Ok(made),
             Err(made) => {
                 let id = made.id.parse().map_err(|_| Error::Inconsistent("a record without an id"))?;
@@ -146,7 +146,7 @@ impl Instances {
         }
         let id = InstanceId::new(self.ids.ulid());
         let entry = actor.entry(&self.ids, id, "instance.created", format!("instance:{id}"));
-        let entry = self.repeats.record(actor, entry, &Made::of(id))?;
+        let entry = self.repeats.record(actor, entry, &Made::of(&id))?;
         let InstanceWish { name, edition, add_ons, region, description, create_on_push } = wish;
         let taken =
             Problem::new(ErrorCode::AlreadyExists, format!("there is an instance named {name} already"));

@@ -63,7 +63,7 @@ pub(crate) struct FreshSecret {
 impl FreshSecret {
     /// For the record of the request.
     fn made(of: PrincipalId, told: Option<&Self>) -> Made {
-        let mut made = Made::of(of);
+        let mut made = Made::of(&of);
         if let Some(told) = told {
             made.secret_id = told.id.to_string();
             told.secret.expose_secret().clone_into(&mut made.secret);
@@ -166,7 +166,7 @@ impl Principals {
         kind: PrincipalKind,
         sketch: Sketch,
     ) -> Result<(StoredPrincipal, Option<FreshSecret>), Error> {
-        match self.repeats.once(actor, self.make(actor, instance, kind, sketch)).await? {
+        match self.repeats.once(actor, Box::pin(self.make(actor, instance, kind, sketch))).await? {
             Ok(made) => Ok(made),
             Err(made) => {
                 let id = made.id.parse().map_err(|_| Error::Inconsistent("a record without an id"))?;
@@ -273,7 +273,7 @@ impl Principals {
         instance: InstanceId,
         robot: &Reference,
     ) -> Result<FreshSecret, Error> {
-        match self.repeats.once(actor, self.make_secret(actor, instance, robot)).await? {
+        match self.repeats.once(actor, Box::pin(self.make_secret(actor, instance, robot))).await? {
             Ok(made) => Ok(made),
             Err(made) => {
                 Ok(FreshSecret::again(made).ok_or(Error::Inconsistent("a record without a secret"))?)
@@ -410,7 +410,7 @@ impl Principals {
         &self,
         actor: &Actor,
     ) -> Result<(StoredPrincipal, SecretString, Timestamp), Error> {
-        match self.repeats.once(actor, self.lend(actor)).await? {
+        match self.repeats.once(actor, Box::pin(self.lend(actor))).await? {
             Ok(lent) => Ok(lent),
             Err(made) => {
                 let id = made.id.parse().map_err(|_| Error::Inconsistent("a record without an id"))?;
@@ -450,7 +450,7 @@ impl Principals {
         let subject = principal.principal().to_string();
         let entry = actor.entry(&self.ids, instance, "temporary_token.created", subject);
         let secret = token.expose_secret().to_owned();
-        let made = Made { secret, ends: expires_at.0, ..Made::of(id) };
+        let made = Made { secret, ends: expires_at.0, ..Made::of(&id) };
         let entry = self.repeats.record(actor, entry, &made)?;
         self.store.keep_token(kept, Some(entry)).await?;
         Ok((principal, token, expires_at))

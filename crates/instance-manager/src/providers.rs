@@ -196,7 +196,7 @@ impl Providers {
         let entry =
             actor.entry(&self.ids, instance, "identity_provider.created", format!("identity_provider:{id}"));
         let new = NewProvider { id, instance, name: name.clone(), issuer, text, groups };
-        let entry = self.repeats.record(actor, entry, &Made::of(id))?;
+        let entry = self.repeats.record(actor, entry, &Made::of(&id))?;
         let adds = async {
             let taken = || {
                 let message =
@@ -205,7 +205,7 @@ impl Providers {
             };
             Ok(self.store.add_provider(new, entry).await?.ok_or_else(taken)?)
         };
-        match self.repeats.once(actor, adds).await? {
+        match self.repeats.once(actor, Box::pin(adds)).await? {
             Ok(made) => Ok(made),
             Err(_) => self.find(instance, &name).await,
         }
@@ -340,16 +340,17 @@ impl Providers {
         };
         let subject = format!("trust:{} {}", new.id, robot.principal());
         let entry = actor.entry(&self.ids, instance, "trust.created", subject);
-        let entry = self.repeats.record(actor, entry, &Made::of(new.id))?;
-        let created_at = match self.repeats.once(actor, self.store.add_trust(new.clone(), entry)).await? {
-            Ok(created_at) => created_at,
-            Err(made) => {
-                let trusts = self.store.trusts_of(provider.id).await?;
-                let found = trusts.into_iter().find(|trust| trust.id.to_string() == made.id);
-                let gone = || Problem::new(ErrorCode::NotFound, format!("there is no trust {}", made.id));
-                return Ok(found.ok_or_else(gone)?);
-            }
-        };
+        let entry = self.repeats.record(actor, entry, &Made::of(&new.id))?;
+        let created_at =
+            match self.repeats.once(actor, Box::pin(self.store.add_trust(new.clone(), entry))).await? {
+                Ok(created_at) => created_at,
+                Err(made) => {
+                    let trusts = self.store.trusts_of(provider.id).await?;
+                    let found = trusts.into_iter().find(|trust| trust.id.to_string() == made.id);
+                    let gone = || Problem::new(ErrorCode::NotFound, format!("there is no trust {}", made.id));
+                    return Ok(found.ok_or_else(gone)?);
+                }
+            };
         Ok(StoredTrust {
             id: new.id,
             provider: provider.name,

@@ -26,7 +26,7 @@ pub(crate) struct Made {
 
 impl Made {
     /// Something that has an id and no secret.
-    pub(crate) fn of(id: impl ToString) -> Self {
+    pub(crate) fn of(id: &impl ToString) -> Self {
         Self { id: id.to_string(), ..Self::default() }
     }
 }

@@ -119,7 +119,7 @@ impl Roles {
         name: &str,
         wish: &RoleWish,
     ) -> Result<(Role, i64), Error> {
-        match self.repeats.once(actor, self.make(actor, instance, name, wish)).await? {
+        match self.repeats.once(actor, Box::pin(self.make(actor, instance, name, wish))).await? {
             Ok(made) => Ok(made),
             Err(made) => {
                 let found = self.own(instance).await?.into_iter().find(|(role, _)| role.id == made.id);
@@ -232,8 +232,8 @@ impl Roles {
             "grant.created",
             format!("{} grant:{id}", principal.principal()),
         );
-        let entry = self.repeats.record(actor, entry, &Made::of(id))?;
-        match self.repeats.once(actor, self.store.create_grant(instance, wish, entry)).await? {
+        let entry = self.repeats.record(actor, entry, &Made::of(&id))?;
+        match self.repeats.once(actor, Box::pin(self.store.create_grant(instance, wish, entry))).await? {
             Ok(id) => Ok(id),
             Err(made) => made.id.parse().map_err(|_| Error::Inconsistent("a record without an id")),
         }

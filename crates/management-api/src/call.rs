@@ -22,7 +22,7 @@ use berth_proto::{
         metadata_client::MetadataClient, repositories_client::RepositoriesClient, tasks_client::TasksClient,
     },
 };
-use berth_service::Channel;
+use berth_service::{Channel, Tasks};
 use http::{Method, header, request::Parts as Head};
 use sha2::{Digest as _, Sha256};
 
@@ -51,6 +51,8 @@ pub(crate) struct Parts {
     /// What artifacts run on, by digest.
     pub(crate) platforms: moka::future::Cache<String, Arc<Vec<Platform>>>,
     pub(crate) trail: Trail,
+    /// What has begun to change something.
+    pub(crate) work: Tasks,
     /// The deployment's domain, in lower case; empty: there is the default instance's host only.
     pub(crate) base_domain: String,
     /// The document, as it is sent.

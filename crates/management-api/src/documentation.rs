@@ -54,11 +54,19 @@ pub(crate) fn add(routes: &mut Routes) {
     routes.add(document, async |call: Call, _: Nothing| {
         Ok::<_, Box<Refusal>>(Raw::<JsonBytes>::new(call.parts.document.clone()))
     });
-    let page = Operation::get("/docs/", "documentation.browse", "This document as a page", Rule::Open);
-    routes.add(page, async |_: Call, _: Nothing| file("index.html"));
+    let page = Operation::get("/docs", "documentation.browse", "This document as a page", Rule::Open);
+    routes.add(page, async |_: Call, _: Nothing| index());
     let parts =
         Operation::get("/docs/{file}", "documentation.browse_file", "A file of that page", Rule::Open);
     routes.add(parts, async |call: Call, _: Nothing| file(call.param("file")));
+}
+
+/// Its other files are below it, whatever the page's own path ends in.
+fn index() -> Result<File> {
+    let page = file("index.html")?;
+    let text = String::from_utf8_lossy(&page.bytes);
+    let text = text.replacen("<head>", "<head><base href=\"/api/v1/docs/\">", 1);
+    Ok(File { bytes: text.into_bytes().into(), ..page })
 }
 
 fn file(name: &str) -> Result<File> {

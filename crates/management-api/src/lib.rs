@@ -122,7 +122,7 @@ pub fn build(deps: Deps<'_>) -> ManagementApi {
         client!(AuditClient, instances),
         deps.ids.clone(),
         deps.clock,
-        deps.tasks,
+        deps.tasks.clone(),
         deps.registry,
     );
     let parts = call::Parts {
@@ -140,6 +140,7 @@ pub fn build(deps: Deps<'_>) -> ManagementApi {
         blobs: deps.blobs,
         platforms: moka::future::Cache::new(10_000),
         trail,
+        work: deps.tasks,
         base_domain: deps.base_domain.trim_matches('.').to_ascii_lowercase(),
         // Of strings and numbers: nothing that JSON has no words for.
         document: serde_json::to_vec_pretty(&document).unwrap_or_default().into(),

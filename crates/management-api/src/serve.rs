@@ -205,7 +205,7 @@ async fn answer(
     let witness = call.witness();
     // What has begun to change something goes on when its caller goes away.
     let outcome = match changes {
-        true => match tokio::spawn(run(call, sent).in_current_span()).await {
+        true => match parts.work.detach(run(call, sent)).await {
             Ok(outcome) => outcome,
             Err(_panicked) => Err(internal()),
         },

@@ -1,5 +1,7 @@
 //! What calls do: sessions, versions, pages, keys of repetition, refusals that say what to do.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use berth_testkit::{Content, Deployment, Setting, in_every_setting};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,7 +16,8 @@ fn admin(deployment: &Deployment) -> Api {
 
 /// A name that no other case has.
 fn fresh(prefix: &str) -> String {
-    format!("{prefix}-{}", ulid::Ulid::new().to_string().to_lowercase())
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    format!("{prefix}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 in_every_setting! {

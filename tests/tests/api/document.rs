@@ -65,10 +65,11 @@ async fn it_is_served_and_can_be_browsed_with_nothing_from_elsewhere() {
     let get =
         async |path: &str| client.call(reqwest::Method::GET, path).send().await.unwrap().expect(200).unwrap();
     assert!(get("/api/v1/openapi.json").await.json() == printed());
-    let page = get("/api/v1/docs/").await;
+    let page = get("/api/v1/docs").await;
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
     assert!(page.header("content-security-policy").unwrap().contains("default-src 'self'"));
     let text = String::from_utf8(page.body.to_vec()).unwrap();
+    assert!(text.contains("<base href=\"/api/v1/docs/\">"), "{text}");
     assert!(!text.contains("https://") && !text.contains("<script>"), "{text}");
     for file in
         text.split('"').filter_map(|part| part.strip_prefix("./").or(part.ends_with(".css").then_some(part)))

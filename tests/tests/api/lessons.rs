@@ -254,7 +254,7 @@ async fn cve_2020_29662_no_way_of_writing_a_path_leads_around_the_check() {
 async fn cve_2024_22244_nothing_redirects() {
     let (first, _) = two().await;
     for path in
-        ["/docs/?next=https://evil.example", "/sessions?redirect=//evil.example", "//evil.example", "/docs"]
+        ["/docs?next=https://evil.example", "/sessions?redirect=//evil.example", "//evil.example", "/docs/"]
     {
         let reply = first.owner().call(Method::GET, path, None).await;
         assert!(!(300..400).contains(&reply.status), "{path}: {}", reply.status);

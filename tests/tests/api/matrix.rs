@@ -204,7 +204,7 @@ async fn no_difference(tenant: &Tenant<'_>, neighbour: &Tenant<'_>) {
         }
         let rest = path.strip_prefix("/instances/{instance}").unwrap();
         let rest = rest.replace("{namespace}", "team").replace("{repository}", "team%2Fapp");
-        let rest = rest.replace("{kind}", "user").replace('{', "").replace('}', "");
+        let rest = rest.replace("{kind}", "user").replace(['{', '}'], "");
         let method: Method = method.parse().unwrap();
         let ask = async |instance: &str| {
             let body = (method != Method::GET && method != Method::DELETE).then(|| json!({}));
