@@ -1,0 +1,262 @@
+//! The commands of a terminal, made from the document: `berthctl <noun> <verb>`.
+
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
+use clap_complete::Shell;
+
+use crate::{
+    document::{Document, Kind, Operation, Parameter},
+    show,
+};
+
+/// Where and how, on every command.
+fn everywhere(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("output")
+                .long("output")
+                .short('o')
+                .value_parser(PossibleValuesParser::new(["table", "json", "name"]))
+                .default_value("table")
+                .global(true)
+                .help("How answers are written"),
+        )
+        .arg(
+            Arg::new("context")
+                .long("context")
+                .global(true)
+                .help("The context to use, instead of the current one"),
+        )
+        .arg(Arg::new("server").long("server").env("BERTH_SERVER").global(true).help("The registry's URL"))
+        .arg(
+            Arg::new("instance")
+                .long("instance")
+                .env("BERTH_INSTANCE")
+                .global(true)
+                .help("The instance, by name or id"),
+        )
+        .arg(
+            Arg::new("plain-http")
+                .long("plain-http")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Speak without TLS to more than this machine: whoever listens reads the token"),
+        )
+        .arg(
+            Arg::new("ca")
+                .long("ca")
+                .value_name("FILE")
+                .env("BERTH_CA")
+                .global(true)
+                .help("PEM file with authorities to trust beside the system's"),
+        )
+}
+
+fn flag(parameter: &Parameter) -> Arg {
+    let arg = Arg::new(parameter.name).long(parameter.flag).help(parameter.help);
+    match parameter.kind {
+        Kind::Switch => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(value_parser!(bool))
+            .value_name("BOOL"),
+        Kind::Number => arg.value_parser(value_parser!(u64)).value_name("NUMBER"),
+        Kind::Texts => arg.action(ArgAction::Append).value_name("TEXT"),
+        Kind::Objects => arg.action(ArgAction::Append).value_name("NAME=VALUE,…"),
+        Kind::Object => arg.value_name("NAME=VALUE,…"),
+        Kind::Secret | Kind::Text => match parameter.choices.as_slice() {
+            [] => arg.value_name("TEXT"),
+            choices => arg.value_parser(PossibleValuesParser::new(choices)),
+        },
+    }
+}
+
+fn body_flags(command: Command, fields: &[Parameter]) -> Command {
+    let mut command = command;
+    for field in fields {
+        if field.kind == Kind::Secret {
+            let name: &'static str = Box::leak(format!("{}-file", field.flag).into_boxed_str());
+            let help: &'static str =
+                Box::leak(format!("File with the {}; - is standard input", field.flag).into_boxed_str());
+            command = command.arg(Arg::new(field.name).long(name).value_name("FILE").help(help));
+            continue;
+        }
+        let mut arg = flag(field);
+        if field.required {
+            arg = arg.required_unless_present("body");
+        }
+        if let Some(one) =
+            field.flag.strip_suffix('s').filter(|_| matches!(field.kind, Kind::Objects | Kind::Texts))
+        {
+            arg = arg.visible_alias(one);
+        }
+        command = command.arg(arg);
+        if field.nullable && field.help.contains("null") {
+            let id: &'static str = Box::leak(format!("no:{}", field.name).into_boxed_str());
+            let name: &'static str = Box::leak(format!("no-{}", field.flag).into_boxed_str());
+            let none = Arg::new(id).long(name).action(ArgAction::SetTrue).conflicts_with(field.name);
+            command = command.arg(none.help("Takes it away"));
+        }
+    }
+    command.arg(
+        Arg::new("body")
+            .long("body")
+            .value_name("FILE")
+            .help("The whole body as JSON from a file; - is standard input"),
+    )
+}
+
+fn verb(operation: &Operation) -> Command {
+    let mut about = operation.summary.to_owned();
+    if !operation.description.is_empty() {
+        about = format!("{about}\n\n{}", operation.description);
+    }
+    if !operation.permission.is_empty() {
+        about = format!("{about}\n\nNeeds the permission {}.", operation.permission);
+    }
+    let about: &'static str = Box::leak(about.into_boxed_str());
+    let mut command = Command::new(operation.verb).about(operation.summary).long_about(about);
+    for part in &operation.parts {
+        let value: &'static str = Box::leak(part.flag.to_uppercase().into_boxed_str());
+        command = command.arg(Arg::new(part.name).required(true).value_name(value).help(part.help));
+    }
+    for parameter in &operation.query {
+        command = command.arg(flag(parameter));
+    }
+    if let Some(fields) = &operation.body {
+        command = body_flags(command, fields);
+    }
+    if operation.conditional {
+        command = command.arg(
+            Arg::new("if-match")
+                .long("if-match")
+                .value_name("VERSION")
+                .help("Only if it still has this version, which get shows"),
+        );
+    }
+    if operation.pages {
+        command = command.arg(
+            Arg::new("limit")
+                .long("limit")
+                .value_parser(value_parser!(u64))
+                .value_name("NUMBER")
+                .help("At most so many; all without it"),
+        );
+    }
+    let has_task =
+        matches!(operation.verb, "delete") && ["namespace", "repository"].contains(&operation.noun);
+    if has_task {
+        command = command.arg(
+            Arg::new("wait")
+                .long("wait")
+                .action(ArgAction::SetTrue)
+                .help("Show how far it is until it is done"),
+        );
+    }
+    match show::examples(operation.id) {
+        "" => command,
+        examples => command.after_help(examples),
+    }
+}
+
+/// What a noun is about.
+fn about(noun: &str) -> &'static str {
+    match noun {
+        "access-check" => "Whether somebody may do something, and why",
+        "artifact" => "What repositories hold: images, indexes, charts, signatures",
+        "audit" => "What was done, by whom, from where",
+        "documentation" => "The OpenAPI document",
+        "edition" => "What instances may have",
+        "endpoint" => "Where an instance is reached",
+        "garbage-collection" => "What nothing needs any more",
+        "grant" => "Who has which role where",
+        "group" => "Groups of users and robots",
+        "identity" => "Who calls",
+        "identity-provider" => "Who else may say who somebody is",
+        "instance" => "Tenants: their editions, their use, their life",
+        "namespace" => "Namespaces of repositories",
+        "region" => "Where instances may live",
+        "repository" => "Repositories and their settings",
+        "robot" => "Robots and their secrets",
+        "role" => "What may be given",
+        "scrub" => "The comparison of rows and bytes",
+        "session" => "Sessions; see login and logout",
+        "storage" => "Where bytes are, and how they reach clients",
+        "tag" => "Names of artifacts",
+        "task" => "Long work, and how far it is",
+        "temporary-token" => "Tokens for an hour",
+        "trust" => "Which workloads are which robot",
+        "user" => "People",
+        _ => "",
+    }
+}
+
+/// All commands.
+pub(crate) fn command(document: &Document) -> Command {
+    let mut root = Command::new("berthctl")
+        .about("Berth's REST API for a terminal")
+        .version(env!("CARGO_PKG_VERSION"))
+        .arg_required_else_help(true)
+        .subcommand_required(true)
+        .after_help(show::START);
+    root = everywhere(root);
+    let login = Command::new("login")
+        .about("Log in, and remember where")
+        .long_about("Trades a name and a password for a token, which is kept in a file that only you can read. The password is not kept.")
+        .arg(Arg::new("url").value_name("URL").help("Where the registry is: https://registry.example.com"))
+        .arg(Arg::new("user").long("user").short('u').help("A user's name, or robot+name; asked for without it"))
+        .arg(
+            Arg::new("password-file")
+                .long("password-file")
+                .value_name("FILE")
+                .help("File with the password; - is standard input; asked for without it"),
+        )
+        .after_help(show::examples("login"));
+    root = root
+        .subcommand(login)
+        .subcommand(Command::new("logout").about("End the session, and forget it"))
+        .subcommand(Command::new("whoami").about("Show who you are, and where"))
+        .subcommand(
+            Command::new("context")
+                .about("Registries and logins that are remembered")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(Command::new("list").about("List them"))
+                .subcommand(
+                    Command::new("use")
+                        .about("Make one the current one")
+                        .arg(Arg::new("name").required(true)),
+                )
+                .subcommand(Command::new("delete").about("Forget one").arg(Arg::new("name").required(true))),
+        )
+        .subcommand(
+            Command::new("completion")
+                .about("Print what a shell needs to complete commands")
+                .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell))),
+        );
+    let mut nouns: Vec<&'static str> = document.operations.iter().map(|operation| operation.noun).collect();
+    nouns.dedup();
+    for noun in nouns {
+        let mut command =
+            Command::new(noun).about(about(noun)).subcommand_required(true).arg_required_else_help(true);
+        let many: String = match noun.strip_suffix('y') {
+            Some(stem) if noun != "identity" => format!("{stem}ies"),
+            _ => format!("{noun}s"),
+        };
+        let many: &'static str = Box::leak(many.into_boxed_str());
+        command = command.alias(many);
+        for operation in document.operations.iter().filter(|operation| operation.noun == noun) {
+            command = command.subcommand(verb(operation));
+        }
+        root = root.subcommand(command);
+    }
+    root
+}
+
+/// Prints a completion script.
+pub(crate) fn complete(document: &Document, arguments: &ArgMatches) {
+    let Some(shell) = arguments.get_one::<Shell>("shell") else { return };
+    let mut script = Vec::new();
+    clap_complete::generate(*shell, &mut command(document), "berthctl", &mut script);
+    crate::print(&String::from_utf8_lossy(&script));
+}
