@@ -235,7 +235,7 @@ pub(super) async fn a_role_changes_what_its_holders_may(bench: Bench) {
         (1, 3, r#"["artifact:pull"]"#)
     );
     let delete = async || bench.store.delete_role(instance, &id, None, bench.event(instance)).await;
-    assert_eq!(code(delete().await), ErrorCode::PreconditionFailed);
+    assert_eq!(code(delete().await), ErrorCode::Conflict);
     bench.store.delete_grant(instance, given, bench.event(instance)).await.unwrap();
     delete().await.unwrap();
     assert_eq!(code(delete().await), ErrorCode::NotFound);

@@ -91,9 +91,9 @@ async fn a_tag_by_hand_is_judged_like_a_push(world: World) {
     let moved = world.put_tag("stable", &second, |request| request.version = made.version).await.unwrap();
     assert_eq!(moved.digest, second.to_string());
     let stale = world.put_tag("stable", &first, |request| request.version = made.version).await;
-    assert_eq!(refusal(stale), ErrorCode::Conflict);
+    assert_eq!(refusal(stale), ErrorCode::PreconditionFailed);
     let absent = world.put_tag("absent", &first, |request| request.version = 7).await;
-    assert_eq!(refusal(absent), ErrorCode::Conflict);
+    assert_eq!(refusal(absent), ErrorCode::PreconditionFailed);
     // What it pointed to is looked at, as after a push.
     let reviewed = both("SELECT count(*) FROM manifest_review_queue");
     assert!(world.count(&reviewed).await >= 2);
@@ -131,7 +131,7 @@ async fn what_is_deleted_by_hand_is_judged_like_any_other(world: World) {
     world.put(APP, &index, &["all"]).await.unwrap();
     let seen = world.tag(APP, "v1").await.unwrap();
     let stale = world.untag("v1", |request| request.version = seen.version + 1).await;
-    assert_eq!(refusal(stale), ErrorCode::Conflict);
+    assert_eq!(refusal(stale), ErrorCode::PreconditionFailed);
     world.untag("v1", |request| request.version = seen.version).await.unwrap();
     assert_eq!(refusal(world.untag("v1", |_| {}).await), ErrorCode::ManifestUnknown);
     assert!(world.resolve_manifest(APP, &image).await.content.is_some());
