@@ -6,6 +6,7 @@
 mod data;
 mod http;
 mod latency;
+mod lists;
 mod load;
 mod memory;
 mod mix;
@@ -130,6 +131,21 @@ enum Command {
         #[arg(long, default_value_t = 4.0)]
         times: f64,
     },
+    /// Lists, gets, makes and searches of the REST API among few repositories and users, and among many; runs the program
+    /// that `BERTH_BIN` names.
+    Lists {
+        #[command(flatten)]
+        programs: server::Programs,
+        /// How many repositories.
+        #[arg(long, default_value_t = 100_000)]
+        repositories: usize,
+        /// How many users.
+        #[arg(long, default_value_t = 10_000)]
+        users: usize,
+        /// On the PostgreSQL that `BERTH_TEST_POSTGRES` names, and not on SQLite.
+        #[arg(long)]
+        postgres: bool,
+    },
     /// Serve a folder from memory with hyper alone.
     #[command(hide = true)]
     ServeBare { address: SocketAddr, files: PathBuf },
@@ -163,6 +179,11 @@ async fn run(command: Command, folder: &std::path::Path) -> anyhow::Result<()> {
         }
         Command::Start { programs, rounds, manifests } => {
             start::measure(&programs.berth, folder, rounds, manifests).await
+        }
+        Command::Lists { programs: _, repositories, users, postgres } => {
+            let engine =
+                if postgres { berth_testkit::Engine::Postgres } else { berth_testkit::Engine::Sqlite };
+            lists::measure(engine, repositories, users).await
         }
         Command::Tiers { programs: _, seconds, times } => tiers::measure(seconds, times).await,
         Command::Tenants { programs: _, instances, changes } => tenants::measure(instances, changes).await,
