@@ -69,8 +69,9 @@ fn caller(instance: InstanceId, known: &Authenticated, credential: &Credential) 
 
 impl Sessions {
     async fn known(&self, shown: &Shown, address: &str) -> Result<Authenticated, Error> {
-        // An instance that is not there knows nobody, like one that does not know the name.
+        // An instance that is not there knows nobody, like one that does not know the name, and takes as long to say so.
         if !self.settings.current().has(shown.instance) {
+            self.issuer.credentials.passwords.verify(&shown.name, &shown.secret, None).await?;
             return Err(wrong_credentials().into());
         }
         let known =
