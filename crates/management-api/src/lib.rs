@@ -150,5 +150,5 @@ pub fn build(deps: Deps<'_>) -> ManagementApi {
         .fallback(serve::nowhere)
         .method_not_allowed_fallback(serve::no_method)
         .with_state(Arc::new(parts));
-    ManagementApi { router, ids: deps.ids, metrics }
+    ManagementApi(Arc::new(serve::Shell { router, ids: deps.ids, metrics }))
 }

@@ -41,9 +41,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const BODY_BYTES: usize = 256 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(30);
 
-/// The REST API as a [`tower::Service`]; cheap to clone.
+/// The REST API as a [`tower::Service`]; one count to clone, since it stands beside the registry at every pull.
 #[derive(Clone, Debug)]
-pub struct ManagementApi {
+pub struct ManagementApi(pub(crate) Arc<Shell>);
+
+/// What answers calls.
+#[derive(Debug)]
+pub(crate) struct Shell {
     pub(crate) router: Router,
     pub(crate) ids: Ids,
     pub(crate) metrics: Metrics,
@@ -63,14 +67,15 @@ impl ManagementApi {
         path == "/api" || path.starts_with("/api/")
     }
 
-    async fn answer(mut self, request: http::Request<Incoming>) -> Response<Body> {
+    async fn answer(self, request: http::Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let id = self.ids.ulid().to_string();
+        let id = self.0.ids.ulid().to_string();
         let is_head = request.method() == http::Method::HEAD;
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(RequestId(id.clone()));
         let span = tracing::info_span!("request", id = id.as_str());
-        let answered = AssertUnwindSafe(self.router.call(request)).catch_unwind().instrument(span).await;
+        let answered =
+            AssertUnwindSafe(self.0.router.clone().call(request)).catch_unwind().instrument(span).await;
         let mut response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
@@ -80,7 +85,7 @@ impl ManagementApi {
             }
         };
         let operation = response.extensions().get::<Answered>().map_or("unknown", |answered| answered.0);
-        self.metrics.answered(&Labels { operation, status: response.status().as_u16() }, started.elapsed());
+        self.0.metrics.answered(&Labels { operation, status: response.status().as_u16() }, started.elapsed());
         if is_head {
             *response.body_mut() = Body::empty();
         }
