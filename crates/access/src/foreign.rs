@@ -195,6 +195,12 @@ impl ForeignClaims {
         self.0.contains_key(name)
     }
 
+    /// From when on it is no longer accepted: some time after it has expired.
+    pub fn ends(&self) -> Option<Timestamp> {
+        let expires = self.seconds("exp").ok()??;
+        Some(expires.plus(FOREIGN_LEEWAY))
+    }
+
     /// Who it is about; never empty.
     pub fn subject(&self) -> Option<String> {
         self.text("sub").filter(|subject| !subject.is_empty())

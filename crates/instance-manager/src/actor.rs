@@ -1,9 +1,9 @@
 //! On whose behalf something is done.
 
 use berth_database::Once;
-use berth_model::{AuditKind, EventId, InstanceId, Principal};
+use berth_model::{AuditKind, EventId, InstanceId, Principal, ProviderId, SecretId};
 use berth_oci::{ErrorCode, Problem};
-use berth_proto::{instance_manager as wire, parse};
+use berth_proto::{instance_manager as wire, optional, parse};
 use berth_service::{Ids, Timestamp};
 
 use crate::{audit::bounded, error::invalid, store::AuditRow};
@@ -21,6 +21,9 @@ pub(crate) struct Actor {
     request_id: String,
     /// When the credential ends; none: it does not by itself.
     until: Option<Timestamp>,
+    /// What the credential rests on, and what comes of it as well.
+    pub(crate) secret: Option<SecretId>,
+    pub(crate) provider: Option<ProviderId>,
     /// The request, when it may come twice.
     once: Option<Once>,
 }
@@ -34,14 +37,15 @@ impl Actor {
             address: "local".into(),
             request_id: String::new(),
             until: None,
+            secret: None,
+            provider: None,
             once: None,
         }
     }
 
     /// Somebody who has just logged in by an identity provider.
     pub(crate) fn by_login(who: (InstanceId, Principal), address: String) -> Self {
-        let credential = "oidc".into();
-        Self { principal: Some(who), credential, address, request_id: String::new(), until: None, once: None }
+        Self::shown(who, "oidc", address, String::new())
     }
 
     /// Somebody who has just shown a credential.
@@ -51,8 +55,7 @@ impl Actor {
         address: String,
         request_id: String,
     ) -> Self {
-        let credential = credential.into();
-        Self { principal: Some(who), credential, address, request_id, until: None, once: None }
+        Self { principal: Some(who), credential: credential.into(), address, request_id, ..Self::system() }
     }
 
     /// Reads the message.
@@ -74,6 +77,8 @@ impl Actor {
             address: bounded(actor.address, 64),
             request_id: bounded(actor.request_id, 128),
             until: (actor.credential_expires_at > 0).then_some(Timestamp(actor.credential_expires_at)),
+            secret: optional("actor.robot_secret_id", &actor.robot_secret_id)?,
+            provider: optional("actor.provider_id", &actor.provider_id)?,
         })
     }
 

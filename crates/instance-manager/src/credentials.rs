@@ -2,7 +2,7 @@
 //! tokens, refresh tokens, tokens of other issuers.
 
 use berth_access::{Passwords, secret_hash};
-use berth_model::{InstanceId, PrincipalKind, ProviderId, RobotName, SecretId};
+use berth_model::{InstanceId, PrincipalKind, ProviderId, RobotName, SecretId, TrustId};
 use berth_service::{SharedClock, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     Error,
     error::wrong_credentials,
-    federation::Federation,
+    federation::{Federation, Vouched},
     guesses::Guesses,
     principals::{ROBOT_SECRET, TEMPORARY_TOKEN},
     store::{Store, StoredPrincipal, StoredProvider, TokenKind, TokenOwner},
@@ -36,12 +36,27 @@ pub(crate) struct Authenticated {
     pub(crate) secret: Option<SecretId>,
     /// The identity provider that it rests on.
     pub(crate) provider: Option<ProviderId>,
-    /// Whether it may be made to last by a refresh token.
-    pub(crate) lasts: bool,
+    /// It is itself a token of that provider.
+    pub(crate) foreign: Option<Foreign>,
     /// When it was used last, where that is known.
     secret_used_at: Option<Timestamp>,
     /// The credential itself ends then, and with it what comes of it.
     pub(crate) until: Option<Timestamp>,
+}
+
+impl Authenticated {
+    /// When the credential ends, and with it what is kept for its owner.
+    pub(crate) fn ends(&self) -> Option<Timestamp> {
+        [self.until, self.foreign.map(|foreign| foreign.until)].into_iter().flatten().min()
+    }
+}
+
+/// A token of another issuer. An access token that comes of it has its own five minutes, a session not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Foreign {
+    /// The trust that makes it a robot's.
+    pub(crate) trust: Option<TrustId>,
+    pub(crate) until: Timestamp,
 }
 
 /// Makes principals of credentials.
@@ -105,7 +120,7 @@ impl Credentials {
             principal,
             secret: None,
             provider: None,
-            lasts: true,
+            foreign: None,
             secret_used_at: None,
             until: None,
         }))
@@ -130,7 +145,7 @@ impl Credentials {
             principal: robot,
             secret: Some(kept.id),
             provider: None,
-            lasts: true,
+            foreign: None,
             secret_used_at: kept.last_used_at,
             until,
         }))
@@ -161,12 +176,11 @@ impl Credentials {
         let found = self.store.principal_by_token(hash, kind, instance, self.clock.now()).await?;
         Ok(found.map(|TokenOwner { principal, secret, provider, expires_at: ends }| {
             let until = Some(principal.expires_at.map_or(ends, |end| end.min(ends)));
-            Authenticated { principal, secret, provider, lasts: true, secret_used_at: None, until }
+            Authenticated { principal, secret, provider, foreign: None, secret_used_at: None, until }
         }))
     }
 
     /// What is right is never made to wait: a signature can't be guessed, and others' wrong tokens must not shut a robot out.
-    /// An access token that comes of it has its own five minutes, and nothing else does.
     async fn by_foreign_token(
         &self,
         provider: &StoredProvider,
@@ -175,18 +189,20 @@ impl Credentials {
         address: &str,
     ) -> Result<Option<Authenticated>, Error> {
         let attempt = self.guesses.attempt(provider.instance, name, address);
-        let Some(principal) = self.federation.who(provider, name, token).await? else {
+        let Some(Vouched { principal, trust, until }) = self.federation.who(provider, name, token).await?
+        else {
             attempt.check()?;
             attempt.wrong();
             return Ok(None);
         };
         attempt.right();
+        let foreign = Some(Foreign { trust, until });
         let until = principal.expires_at;
         Ok(Some(Authenticated {
             principal,
             secret: None,
             provider: Some(provider.id),
-            lasts: false,
+            foreign,
             secret_used_at: None,
             until,
         }))

@@ -4,7 +4,8 @@
 //! name that user, if the token's subject is linked to it.
 
 use berth_access::{ForeignClaims, peek_issuer};
-use berth_model::{InstanceId, PrincipalKind, RobotName};
+use berth_model::{InstanceId, PrincipalKind, RobotName, TrustId};
+use berth_service::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -13,6 +14,16 @@ use crate::{
     store::{Store, StoredPrincipal, StoredProvider},
     trusts,
 };
+
+/// Whom a token of another issuer is about here.
+#[derive(Clone, Debug)]
+pub(crate) struct Vouched {
+    pub(crate) principal: StoredPrincipal,
+    /// The trust that fits, of a robot.
+    pub(crate) trust: Option<TrustId>,
+    /// The token ends then.
+    pub(crate) until: Timestamp,
+}
 
 /// Knows principals by what other issuers say.
 #[derive(Clone, Debug)]
@@ -40,7 +51,7 @@ impl Federation {
         provider: &StoredProvider,
         name: &str,
         token: &SecretString,
-    ) -> Result<Option<StoredPrincipal>, Error> {
+    ) -> Result<Option<Vouched>, Error> {
         let verified = self.issuers.verify(&provider.issuer, token.expose_secret()).await?;
         let claims = match verified {
             Ok(claims) => claims,
@@ -49,10 +60,12 @@ impl Federation {
                 return Ok(None);
             }
         };
-        match RobotName::of(name) {
-            Some(robot) => self.robot(provider, robot, &claims).await,
-            None => self.person(provider, name, &claims).await,
-        }
+        let Some(until) = claims.ends() else { return Ok(None) };
+        let (principal, trust) = match RobotName::of(name) {
+            Some(robot) => self.robot(provider, robot, &claims).await?,
+            None => (self.person(provider, name, &claims).await?, None),
+        };
+        Ok(principal.map(|principal| Vouched { principal, trust, until }))
     }
 
     async fn robot(
@@ -60,7 +73,7 @@ impl Federation {
         provider: &StoredProvider,
         name: &str,
         claims: &ForeignClaims,
-    ) -> Result<Option<StoredPrincipal>, Error> {
+    ) -> Result<(Option<StoredPrincipal>, Option<TrustId>), Error> {
         let trusts = self.store.trusts_of(provider.id).await?;
         let found = trusts.into_iter().find(|trust| {
             (name.is_empty() || trust.robot_name == name)
@@ -70,11 +83,11 @@ impl Federation {
         match found {
             Some(trust) => {
                 let robot = self.store.principal_by_id(provider.instance, trust.robot).await?;
-                Ok(robot.filter(|robot| robot.kind == PrincipalKind::Robot))
+                Ok((robot.filter(|robot| robot.kind == PrincipalKind::Robot), Some(trust.id)))
             }
             None => {
                 tracing::debug!(provider = provider.name, "no trust fits a token of another issuer");
-                Ok(None)
+                Ok((None, None))
             }
         }
     }

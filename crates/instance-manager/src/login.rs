@@ -1,6 +1,7 @@
 //! What the audit hears of a login: by which kind of credential, and who was meant when it was refused. What was typed is
 //! never told, since people type passwords where names belong.
 
+use berth_access::peek_issuer;
 use berth_model::{InstanceId, PrincipalKind, RobotName};
 use secrecy::ExposeSecret;
 use tonic::{Status, metadata::MetadataValue};
@@ -14,6 +15,9 @@ pub(crate) fn kind(credential: &Credential) -> &'static str {
         Credential::Refresh(_) => "refresh_token",
         Credential::Password { secret, .. } if secret.expose_secret().starts_with(TEMPORARY_TOKEN) => {
             "temporary_token"
+        }
+        Credential::Password { secret, .. } if peek_issuer(secret.expose_secret()).is_some() => {
+            "identity_token"
         }
         Credential::Password { name, .. } if RobotName::of(name).is_some() => "robot_secret",
         Credential::Password { .. } => "password",

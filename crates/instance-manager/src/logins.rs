@@ -349,6 +349,7 @@ impl Logins {
                 principal: id,
                 secret: None,
                 provider: Some(provider.id),
+                trust: None,
                 created_at: now,
                 expires_at,
             },

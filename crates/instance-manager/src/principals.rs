@@ -442,8 +442,9 @@ impl Principals {
             kind: TokenKind::Temporary,
             instance,
             principal: id,
-            secret: None,
-            provider: None,
+            secret: actor.secret,
+            provider: actor.provider,
+            trust: None,
             created_at: now,
             expires_at,
         };

@@ -19,7 +19,7 @@ use crate::{
     error::{invalid, no_instance},
     login,
     paths::{Identity, Paths},
-    principals::fresh,
+    principals::{TEMPORARY_SECONDS, fresh},
     settings::{Served, SettingsBoard},
     store::{AuditRow, SecretToken, Store, TokenKind},
 };
@@ -114,7 +114,7 @@ impl Issuer {
         };
         let kind = login::kind(&request.credential);
         let refresh_token = match (&known, request.offline) {
-            (Some(known), true) if known.lasts => {
+            (Some(known), true) if known.foreign.is_none() => {
                 Some(self.refresh_token(known, instance, request.credential, None).await?.0)
             }
             _ => None,
@@ -208,7 +208,11 @@ impl Issuer {
         }
         let (token, _) = fresh(REFRESH_TOKEN)?;
         let now = self.clock.now();
-        let end = now.plus(self.refresh_lifetime);
+        let lifetime = match known.foreign {
+            Some(_) => self.refresh_lifetime.min(Duration::from_secs(TEMPORARY_SECONDS)),
+            None => self.refresh_lifetime,
+        };
+        let end = now.plus(lifetime);
         let kept = SecretToken {
             hash: secret_hash(token.expose_secret()),
             kind: TokenKind::Refresh,
@@ -216,9 +220,10 @@ impl Issuer {
             principal: known.principal.id,
             secret: known.secret,
             provider: known.provider,
+            trust: known.foreign.and_then(|foreign| foreign.trust),
             created_at: now,
             // What was lent for an hour does not become more.
-            expires_at: known.until.map_or(end, |until| until.min(end)),
+            expires_at: known.ends().map_or(end, |until| until.min(end)),
         };
         let expires_at = kept.expires_at;
         self.store.keep_token(kept, entry).await?;

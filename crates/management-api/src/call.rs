@@ -359,6 +359,8 @@ impl Call {
             credential_expires_at: caller.expires_at,
             idempotency_key: self.key.clone(),
             fingerprint: self.fingerprint.clone().into(),
+            robot_secret_id: caller.robot_secret_id.clone(),
+            provider_id: caller.provider_id.clone(),
         })
     }
 

@@ -26,7 +26,7 @@ use crate::{
 struct NewSession {
     /// The instance that knows the name. Absent: the one that the host means.
     instance: Option<String>,
-    /// A user's name, or robot$name.
+    /// A user's name, or robot+name; robot+ alone with a token of an identity provider: whichever robot trusts it.
     name: String,
     /// A password, a robot's secret, a temporary token or a token of an identity provider.
     password: Secret,
@@ -51,7 +51,7 @@ struct Identity {
     principal: String,
     /// What the caller logs in as.
     name: String,
-    /// The kind of credential: password, robot_secret, temporary_token, refresh_token.
+    /// The kind of credential: password, robot_secret, temporary_token, refresh_token, identity_token.
     credential: String,
     /// When the credential ends; absent: not by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,7 +94,8 @@ impl From<Caller> for Identity {
 
 pub(crate) fn add(routes: &mut Routes) {
     let operation = Operation::post("/sessions", "sessions.create", "Log in", Rule::Open).describe(
-        "Trades a name and a secret for a token that lasts for days, until its session is deleted.",
+        "Trades a name and a secret for a token that lasts for days, until its session is deleted. In the place of a \
+         token of an identity provider it lasts for an hour at most, and no longer than that.",
     );
     routes.add(operation, create);
     let operation = Operation::delete("/sessions/current", "sessions.delete", "Log out", Rule::Known)

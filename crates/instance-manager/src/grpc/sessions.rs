@@ -41,6 +41,8 @@ fn caller(caller: sessions::Caller) -> Caller {
         name: caller.name,
         credential: caller.credential.to_owned(),
         expires_at: caller.until.map_or(0, |until| until.0),
+        robot_secret_id: caller.secret.map(|id| id.to_string()).unwrap_or_default(),
+        provider_id: caller.provider.map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 

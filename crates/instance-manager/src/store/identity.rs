@@ -342,6 +342,7 @@ impl Store {
             .write("unlink_user", move |tx| {
                 let entry = entry.clone();
                 Box::pin(async move {
+                    lock_provider(tx, instance, of, None).await?;
                     let kind = lock(tx, instance, user, None).await?.kind;
                     if tx.execute(&identity::UNLINK, args![of.to_string(), user.to_string()]).await? == 0 {
                         return Ok(false);

@@ -17,7 +17,7 @@ berth_database::statements! {
     pub(crate) LIST_PROVIDERS = "SELECT id, instance_id, name, issuer, client_id, client_secret, scopes, audiences, \
         username_claim, groups_claim, login, create_users, version, created_at, updated_at FROM identity_providers \
         WHERE instance_id = $1 ORDER BY name LIMIT 101";
-    /// The lock under which a provider and its trusts change; taken before those of principals.
+    /// The lock under which a provider, its links and its trusts change; taken before those of principals.
     pub(crate) LOCK_PROVIDER = "SELECT version, login FROM identity_providers WHERE instance_id = $1 AND id = $2" for update;
     pub(crate) SET_PROVIDER = "UPDATE identity_providers SET client_id = $2, client_secret = $3, scopes = $4, audiences = $5, \
         username_claim = $6, groups_claim = $7, login = $8, create_users = $9, version = version + 1, updated_at = $10 \
@@ -58,13 +58,16 @@ berth_database::statements! {
     pub(crate) TRUSTS_OF_PROVIDER = "SELECT t.id, t.provider_id, p.name, t.robot_id, r.name, t.audience, t.conditions, \
         t.created_by, t.created_at FROM trusts t JOIN identity_providers p ON p.id = t.provider_id \
         JOIN principals r ON r.id = t.robot_id WHERE t.provider_id = $1 ORDER BY t.id LIMIT 1001";
-    pub(crate) TRUST_ROBOT = "SELECT robot_id FROM trusts WHERE instance_id = $1 AND id = $2";
+    /// By the index on (robot_id, id); of one trust, or of any.
+    pub(crate) IS_TRUSTED = "SELECT 1 FROM trusts WHERE robot_id = $1 AND provider_id = $2 AND ($3 = '' OR id = $3) LIMIT 1";
+    pub(crate) IS_LINKED = "SELECT 1 FROM user_links WHERE principal_id = $1 AND provider_id = $2";
+    pub(crate) TRUST_ROBOT = "SELECT robot_id, provider_id FROM trusts WHERE instance_id = $1 AND id = $2";
     pub(crate) DELETE_TRUST = "DELETE FROM trusts WHERE id = $1";
     pub(crate) DELETE_TRUSTS = "DELETE FROM trusts WHERE provider_id = $1";
     pub(crate) DELETE_TRUSTS_OF = "DELETE FROM trusts WHERE robot_id = $1";
 
-    /// Whether people may log in by a provider that is there.
-    pub(crate) LETS_IN = "SELECT 1 FROM identity_providers WHERE id = $1 AND login";
+    /// Whether people may log in by a provider that is there. Locks it.
+    pub(crate) LETS_IN = "SELECT 1 FROM identity_providers WHERE id = $1 AND login" for update;
     /// Nothing when it has come back before.
     pub(crate) FINISH_LOGIN = "INSERT INTO finished_logins (state, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     pub(crate) LOGIN_IS_FINISHED = "SELECT 1 FROM finished_logins WHERE state = $1";

@@ -1,17 +1,17 @@
 //! Random secrets, each kept as its SHA-256: those of robots, temporary tokens, refresh tokens.
 
 use berth_database::{Transaction, args};
-use berth_model::{InstanceId, Principal, PrincipalId, PrincipalKind, ProviderId, SecretId};
+use berth_model::{InstanceId, Principal, PrincipalId, PrincipalKind, ProviderId, SecretId, TrustId};
 use berth_oci::{ErrorCode, Problem};
 use berth_service::Timestamp;
 
 use super::{
-    AuditRow, Store, StoredPrincipal, add_audit, id,
+    AuditRow, Store, StoredPrincipal, add_audit, id, identity_statements as identity,
     principals::{absent, lock, principal},
     revocations::refuse_principal,
     statements as sql,
 };
-use crate::Error;
+use crate::{Error, error::wrong_credentials};
 
 /// How many secrets a robot may have at a time: the one in use, and the one that takes its place.
 pub(crate) const MAX_ROBOT_SECRETS: usize = 2;
@@ -60,6 +60,8 @@ pub(crate) struct SecretToken {
     pub(crate) secret: Option<SecretId>,
     /// The provider by which it was got, and with which it ends.
     pub(crate) provider: Option<ProviderId>,
+    /// The trust that has to be there while it is made; none: any of the provider's for this robot.
+    pub(crate) trust: Option<TrustId>,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
 }
@@ -89,6 +91,24 @@ pub(super) async fn add_secret_token(tx: &mut Transaction, token: &SecretToken) 
     tx.execute(&sql::ADD_SECRET_TOKEN, values).await?;
     tx.execute(&sql::PRUNE_SECRET_TOKENS, args![principal, kind, token.created_at]).await?;
     Ok(())
+}
+
+/// Refuses a token of somebody whom its provider no longer vouches for. Trusts and links go under the same locks, with the
+/// tokens that have come of them.
+async fn check_vouched(tx: &mut Transaction, token: &SecretToken, by: ProviderId) -> Result<(), Error> {
+    let (instance, principal, by) = (token.instance.to_string(), token.principal.to_string(), by.to_string());
+    let provider = tx.optional(&identity::LOCK_PROVIDER, args![&instance, &by]).await?;
+    let login = provider.map(|row| row.get::<bool>(1)).transpose()?.ok_or_else(wrong_credentials)?;
+    let found = match lock(tx, token.instance, token.principal, None).await?.kind {
+        PrincipalKind::Robot => {
+            let trust = token.trust.map(|id| id.to_string()).unwrap_or_default();
+            tx.optional(&identity::IS_TRUSTED, args![principal, by, trust]).await?
+        }
+        PrincipalKind::User | PrincipalKind::Group => {
+            tx.optional(&identity::IS_LINKED, args![principal, by]).await?.filter(|_| login)
+        }
+    };
+    found.map(|_| ()).ok_or_else(|| wrong_credentials().into())
 }
 
 impl Store {
@@ -185,12 +205,15 @@ impl Store {
             .await
     }
 
-    /// Keeps a token, with `entry` in the audit.
+    /// Keeps a token, with `entry` in the audit. Unauthorized: what it rests on was taken away meanwhile.
     pub(crate) async fn keep_token(&self, token: SecretToken, entry: Option<AuditRow>) -> Result<(), Error> {
         self.database
             .write("keep_secret_token", move |tx| {
                 let (token, entry) = (token.clone(), entry.clone());
                 Box::pin(async move {
+                    if let Some(provider) = token.provider {
+                        check_vouched(tx, &token, provider).await?;
+                    }
                     add_secret_token(tx, &token).await?;
                     if let Some(entry) = entry {
                         let now = tx.now();

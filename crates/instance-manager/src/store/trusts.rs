@@ -113,7 +113,7 @@ impl Store {
         rows.iter().map(trust).collect()
     }
 
-    /// Deletes a trust, and ends the tokens of its robot. False: there is none.
+    /// Deletes a trust, and ends the tokens of its robot that may have come of it. False: there is none.
     pub(crate) async fn delete_trust(
         &self,
         instance: InstanceId,
@@ -128,10 +128,13 @@ impl Store {
                     let Some(row) = tx.optional(&identity::TRUST_ROBOT, values).await? else {
                         return Ok(false);
                     };
+                    let (robot, provider): (PrincipalId, ProviderId) = (id(&row, 0)?, id(&row, 1)?);
+                    lock_provider(tx, instance, provider, None).await?;
                     if tx.execute(&identity::DELETE_TRUST, args![of.to_string()]).await? == 0 {
                         return Ok(false);
                     }
-                    let robot: PrincipalId = id(&row, 0)?;
+                    let values = args![robot.to_string(), provider.to_string()];
+                    tx.execute(&identity::DELETE_TOKENS_BY_PROVIDER, values).await?;
                     let now = tx.now();
                     add_audit(tx, entry, now).await?;
                     refuse_principal(tx, Principal::Known(PrincipalKind::Robot, robot), instance).await?;

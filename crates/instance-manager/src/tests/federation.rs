@@ -143,13 +143,13 @@ impl Bench {
         assert!(made.has_client_secret && made.scopes == ["profile", "email"]);
     }
 
-    async fn ci_robot(&self, name: &str) {
+    pub(super) async fn ci_robot(&self, name: &str) {
         let instance_id = self.instance().to_string();
         let request = CreateRobotRequest { instance_id, name: name.into(), ..Default::default() };
         self.people().create_robot(request).await.unwrap();
     }
 
-    async fn trust(&self, robot: &str, conditions: &[(&str, &str)]) -> Result<String, Problem> {
+    pub(super) async fn trust(&self, robot: &str, conditions: &[(&str, &str)]) -> Result<String, Problem> {
         let condition = |(claim, pattern): &(&str, &str)| ClaimCondition {
             claim: (*claim).into(),
             pattern: (*pattern).into(),
@@ -185,7 +185,7 @@ fn github(repository: &str, reference: &str) -> Value {
     })
 }
 
-fn gitlab() -> Value {
+pub(super) fn gitlab() -> Value {
     json!({
         "aud": ["registry.example.com"], "sub": "project_path:acme/app:ref_type:branch:ref:main",
         "project_path": "acme/app", "project_id": "20", "namespace_path": "acme", "user_login": "ada",

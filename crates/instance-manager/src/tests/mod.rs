@@ -14,6 +14,7 @@ mod audit;
 mod federation;
 mod identity;
 mod logins;
+mod sessions;
 mod tenancy;
 
 use async_trait::async_trait;

@@ -1,7 +1,7 @@
 //! Identity providers, what hangs on them, and how a login ends.
 
 use berth_model::{PrincipalId, PrincipalKind, ProviderId, TrustId};
-use berth_oci::ErrorCode;
+use berth_oci::{ErrorCode, Problem};
 
 use super::{
     principals::{add, code, home, refused},
@@ -48,6 +48,7 @@ fn temporary(
         principal: of,
         secret: None,
         provider: Some(by),
+        trust: None,
         created_at: now,
         expires_at: now.plus(Duration::from_secs(3_600)),
     }
@@ -89,6 +90,9 @@ pub(super) async fn a_provider_has_its_name_and_its_issuer_alone(bench: Bench) {
     assert!(bench.store.provider_of_issuer(elsewhere, "https://a.example.com").await.unwrap().is_none());
     // A change is of the version that was seen, and ends what came by logins when there are none any more.
     let ada = add(&bench, instance, PrincipalKind::User, "ada").await;
+    assert!(
+        bench.store.link_user(instance, found.id, "1".into(), ada.id, bench.event(instance)).await.unwrap()
+    );
     bench.store.keep_token(temporary(&bench, instance, ada.id, found.id, [1; 32]), None).await.unwrap();
     let mut change = ProviderChange { text: wanted.text, groups: None };
     change.text.client_secret = None;
@@ -142,6 +146,55 @@ pub(super) async fn what_hangs_on_a_provider_goes_with_it(bench: Bench) {
     assert!(bench.store.linked(instance, other.id, "1").await.unwrap().is_none());
     let gone = bench.store.delete_provider(instance, corp.id, None, bench.event(instance)).await;
     assert_eq!(code(gone), ErrorCode::NotFound);
+}
+
+pub(super) async fn nothing_is_kept_for_whom_nobody_vouches_any_more(bench: Bench) {
+    let instance = home(&bench).await;
+    let corp = made(&bench, provider(&bench, instance, "corp", "https://a.example.com")).await;
+    let robot = add(&bench, instance, PrincipalKind::Robot, "ci").await;
+    let ada = add(&bench, instance, PrincipalKind::User, "ada").await;
+    let keeps = async |of: PrincipalId, n: u8, trust: Option<TrustId>| {
+        let token = SecretToken { trust, ..temporary(&bench, instance, of, corp.id, [n; 32]) };
+        bench.store.keep_token(token, None).await
+    };
+    let no = ErrorCode::Unauthorized;
+    assert_eq!(code(keeps(ada.id, 1, None).await), no, "nobody is linked");
+    assert_eq!(code(keeps(robot.id, 1, None).await), no, "no trust");
+    let link =
+        async || bench.store.link_user(instance, corp.id, "1".into(), ada.id, bench.event(instance)).await;
+    assert!(link().await.unwrap());
+    keeps(ada.id, 1, None).await.unwrap();
+    let (first, second) = (trust(&bench, &corp, robot.id).await, trust(&bench, &corp, robot.id).await);
+    keeps(robot.id, 2, Some(first.id)).await.unwrap();
+    keeps(robot.id, 3, None).await.unwrap();
+    // One trust goes: what may have come of it, and no more of it.
+    assert!(bench.store.delete_trust(instance, first.id, bench.event(instance)).await.unwrap());
+    assert!(!opens(&bench, instance, [2; 32]).await && !opens(&bench, instance, [3; 32]).await);
+    assert!(opens(&bench, instance, [1; 32]).await);
+    assert_eq!(code(keeps(robot.id, 4, Some(first.id)).await), no);
+    keeps(robot.id, 4, Some(second.id)).await.unwrap();
+    // At once: whichever comes first, nothing is left.
+    let (of_robot, gone) = tokio::join!(
+        keeps(robot.id, 5, Some(second.id)),
+        bench.store.delete_trust(instance, second.id, bench.event(instance))
+    );
+    assert!(gone.unwrap() && of_robot.map_err(Problem::from).err().is_none_or(|refused| refused.code == no));
+    let (of_ada, gone) = tokio::join!(
+        keeps(ada.id, 6, None),
+        bench.store.unlink_user(instance, corp.id, ada.id, bench.event(instance))
+    );
+    assert!(gone.unwrap() && of_ada.map_err(Problem::from).err().is_none_or(|refused| refused.code == no));
+    for n in 1..=6 {
+        assert!(!opens(&bench, instance, [n; 32]).await, "{n}");
+    }
+    // A provider by which nobody logs in, and one that is gone.
+    assert!(link().await.unwrap());
+    let mut change = ProviderChange { text: corp.text.clone(), groups: None };
+    change.text.login = false;
+    bench.store.change_provider(&corp, change, bench.event(instance)).await.unwrap();
+    assert_eq!(code(keeps(ada.id, 7, None).await), no);
+    bench.store.delete_provider(instance, corp.id, None, bench.event(instance)).await.unwrap();
+    assert_eq!(code(keeps(ada.id, 7, None).await), no);
 }
 
 pub(super) async fn a_login_is_finished_once_and_all_at_once(bench: Bench) {

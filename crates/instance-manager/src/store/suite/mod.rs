@@ -11,7 +11,7 @@ use berth_model::EventId;
 use berth_service::{Ids, ManualClock};
 use identity::{
     a_login_is_finished_once_and_all_at_once, a_provider_has_its_name_and_its_issuer_alone,
-    what_hangs_on_a_provider_goes_with_it,
+    nothing_is_kept_for_whom_nobody_vouches_any_more, what_hangs_on_a_provider_goes_with_it,
 };
 use principals::{
     a_group_gives_what_it_has_until_it_is_left, a_name_belongs_to_one_principal,
@@ -117,6 +117,7 @@ on_both!(
     recording_never_waits_for_a_month,
     a_provider_has_its_name_and_its_issuer_alone,
     what_hangs_on_a_provider_goes_with_it,
+    nothing_is_kept_for_whom_nobody_vouches_any_more,
     a_login_is_finished_once_and_all_at_once,
     blob_delivery_changes_the_revision_and_is_audited,
 );

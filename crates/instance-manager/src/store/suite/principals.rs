@@ -68,6 +68,7 @@ fn token(
         principal: principal.id,
         secret,
         provider: None,
+        trust: None,
         created_at: now,
         expires_at: now.plus(Duration::from_secs(3_600)),
     }
