@@ -29,10 +29,27 @@ impl Home {
     }
 
     async fn run(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = tokio::process::Command::new(program())
+        self.run_program(&program(), arguments, input).await
+    }
+
+    /// `docker-credential-berth`.
+    async fn helper(&self, action: &str, input: &str) -> (bool, String) {
+        let helper = program().with_file_name("docker-credential-berth");
+        let output = self.run_program(&helper, &[action], input).await;
+        (output.status.success(), String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    }
+
+    async fn run_program(&self, program: &Path, arguments: &[&str], input: &str) -> Output {
+        let mut child = tokio::process::Command::new(program)
             .args(arguments)
             .env_clear()
             .env("BERTH_CONFIG", self.config())
+            .env("HOME", self.0.path())
+            .env("GNUPGHOME", self.0.path().join("gnupg"))
+            .env(
+                "PATH",
+                format!("{}:{}", self.0.path().join("bin").display(), std::env::var("PATH").unwrap()),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -117,6 +134,126 @@ in_every_setting! {
         let (code, text) = refusal(&home.run(&["login", "http://registry.example.com", "--user", "a"], "").await);
         assert!(code == 2 && text.contains("--plain-http"), "{text}");
     }
+}
+
+in_every_setting! {
+    async fn docker_gets_stores_and_erases_logins(deployment: &'static Deployment) {
+        let home = Home::new();
+        let (url, host) = (deployment.url(), deployment.address().to_string());
+        let (done, said) = home.helper("get", &host).await;
+        assert!(!done && said == "credentials not found in native keychain", "{said}");
+        for (action, input) in [("store", "{}"), ("store", "no JSON"), ("fly", "")] {
+            assert!(!home.helper(action, input).await.0, "{action} {input}");
+        }
+        let login = |secret: &str| {
+            serde_json::json!({ "ServerURL": host, "Username": ADMIN, "Secret": secret }).to_string()
+        };
+        let (done, said) = home.helper("store", &login("wrong")).await;
+        assert!(!done && said.contains("the password is wrong"), "{said}");
+        assert_eq!(home.helper("store", &login(PASSWORD)).await, (true, String::new()));
+        let secret = async |server: &str| {
+            let (done, said) = home.helper("get", server).await;
+            assert!(done, "{said}");
+            let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+            assert_eq!((&found["Username"], &found["ServerURL"]), (&"<token>".into(), &server.into()));
+            found["Secret"].as_str().unwrap().to_owned()
+        };
+        let first = secret(&host).await;
+        assert_eq!(secret(&url).await, first);
+        let identity = async |token: &str| {
+            let call = deployment.anonymous().call(reqwest::Method::GET, "/api/v1/identity").bearer(token);
+            call.send().await.unwrap().status
+        };
+        assert_eq!(identity(&first).await, 200);
+        // Another login ends the one before, and so does the end.
+        assert!(home.helper("store", &login(PASSWORD)).await.0);
+        let second = secret(&host).await;
+        assert_eq!((identity(&first).await, identity(&second).await), (401, 200));
+        assert_eq!(home.helper("list", "").await.1, format!(r#"{{"{host}":"<token>"}}"#));
+        // A token is taken as it is.
+        let token = serde_json::json!({ "ServerURL": host, "Username": "<token>", "Secret": second });
+        let other = Home::new();
+        assert!(other.helper("store", &token.to_string()).await.0);
+        assert!(other.helper("erase", &host).await.0);
+        assert_eq!(identity(&second).await, 401);
+        assert!(home.helper("erase", &host).await.0 && home.helper("erase", &host).await.0);
+        assert!(!home.helper("get", &host).await.0);
+        assert_eq!(home.helper("list", "").await.1, "{}");
+    }
+
+    async fn answers_are_tables_json_yaml_or_names(deployment: &'static Deployment) {
+        let home = Home::new();
+        home.login(deployment).await;
+        let name = format!("shown-{}", ulid::Ulid::from(home.0.path().as_os_str().len() as u128));
+        let name = name.to_lowercase();
+        home.said(&["namespace", "create", "--name", &name, "--description", "no: it's\nnot"]).await;
+        let json = home.said(&["namespace", "get", &name, "-o", "json"]).await;
+        let yaml = home.said(&["namespace", "get", &name, "-o", "yaml"]).await;
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["description"], "no: it's\nnot");
+        assert!(yaml.contains(&format!("name: {name}\n")) && yaml.contains("create_on_push: true"), "{yaml}");
+        assert_eq!(home.said(&["namespace", "get", &name, "-o", "name"]).await.trim(), name);
+        assert!(home.said(&["namespace", "get", &name]).await.contains("no: it's not"));
+        // Long work says how far it is, at once and later.
+        let output = home.run(&["namespace", "delete", &name, "--wait", "-o", "json"], "").await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.contains("done"), "{said}");
+        let task: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&task["state"], &task["name"]), (&"done".into(), &name.into()));
+        let watched = home.said(&["task", "get", task["id"].as_str().unwrap(), "--watch", "-o", "yaml"]).await;
+        assert!(watched.contains("state: done"), "{watched}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_kept_in_a_keyring_when_one_says_so() {
+    let deployment = Deployment::builder(Setting::EMBEDDED).start().await.unwrap();
+    let home = Home::new();
+    let folder = home.0.path();
+    std::fs::create_dir(folder.join("bin")).unwrap();
+    let keyring = std::env::var_os("BERTH_KEYRING").expect("BERTH_KEYRING names a keyring; use tests/run");
+    std::os::unix::fs::symlink(keyring, folder.join("bin/docker-credential-pass")).unwrap();
+    std::fs::create_dir(folder.join("gnupg")).unwrap();
+    std::fs::set_permissions(folder.join("gnupg"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let program = async |name: &str, arguments: &[&str]| {
+        let output = home.run_program(Path::new(name), arguments, "").await;
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    program("gpg", &["--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "berth"]).await;
+    program("pass", &["init", "berth"]).await;
+
+    home.login(&deployment).await;
+    let tokens = home.config().join("tokens.json");
+    let kept = std::fs::read_to_string(&tokens).unwrap();
+    assert!(kept.contains("berth_refresh_"));
+    // What is there moves, there and back.
+    home.said(&["context", "keyring", "pass"]).await;
+    assert!(!std::fs::read_to_string(&tokens).unwrap().contains("berth_refresh_"));
+    assert!(home.said(&["whoami"]).await.contains(ADMIN));
+    home.said(&["logout"]).await;
+    home.said(&["logout"]).await;
+    assert_eq!(home.run(&["whoami"], "").await.status.code(), Some(1));
+    home.login(&deployment).await;
+    let (done, said) = home.helper("get", &deployment.address().to_string()).await;
+    assert!(done && said.contains("berth_refresh_"), "{said}");
+    home.said(&["context", "keyring", "file"]).await;
+    assert!(std::fs::read_to_string(&tokens).unwrap().contains("berth_refresh_"));
+    assert!(home.said(&["whoami"]).await.contains(ADMIN));
+    for (program, words) in [("berth", "another program"), ("absent", "docker-credential-absent")] {
+        let (code, text) = refusal(&home.run(&["context", "keyring", program], "").await);
+        assert!(code == 2 && text.contains(words), "{text}");
+    }
+    assert!(home.said(&["whoami"]).await.contains(ADMIN));
+    program("gpgconf", &["--kill", "gpg-agent"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_is_fresh() {
+    let made = Home::new().said(&["reference"]).await;
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/berthctl-reference.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("### berthctl robot create"));
+    assert!(made == page, "run: berthctl reference > docs/berthctl-reference.md");
 }
 
 /// The commands of a page: what stands between ```sh and ```, in order.

@@ -53,6 +53,21 @@ pub(crate) struct Client {
     token: Option<SecretString>,
 }
 
+/// It is this machine.
+fn is_here(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host == "localhost" || host.ends_with(".localhost") || host == "[::1]" || host.starts_with("127.")
+}
+
+/// What was behind an error, in the end.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}
+
 fn base(target: &Target) -> Result<Url, Failure> {
     let text = if target.server.contains("://") {
         target.server.clone()
@@ -61,12 +76,9 @@ fn base(target: &Target) -> Result<Url, Failure> {
     };
     let url: Url =
         text.parse().map_err(|error| Failure::usage(format!("{text} is no URL of a registry: {error}")))?;
-    let host = url.host_str().unwrap_or_default().to_owned();
-    let here =
-        host == "localhost" || host.ends_with(".localhost") || host == "[::1]" || host.starts_with("127.");
     match url.scheme() {
         "https" => Ok(url),
-        "http" if here || target.plain_http => Ok(url),
+        "http" if is_here(&url) || target.plain_http => Ok(url),
         "http" => Err(Failure::usage(format!(
             "{url} is without TLS, so whoever listens would read the token; use https, or say --plain-http"
         ))),
@@ -90,9 +102,14 @@ impl Client {
                 builder = builder.add_root_certificate(certificate);
             }
         }
+        let base = base(target)?;
+        if is_here(&base) {
+            // No proxy leads to where one is.
+            builder = builder.no_proxy();
+        }
         let http =
             builder.build().map_err(|error| Failure::usage(format!("can't make a client: {error}")))?;
-        Ok(Self { http, base: base(target)?, token: target.token.clone() })
+        Ok(Self { http, base, token: target.token.clone() })
     }
 
     /// Makes a call, and fails with what was refused.
@@ -126,8 +143,7 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
         }
         let unreachable = |error: reqwest::Error| {
-            let why = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Failure::Unreachable(format!("{} does not answer{why}", self.base))
+            Failure::Unreachable(format!("{} does not answer: {}", self.base, cause(&error)))
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();

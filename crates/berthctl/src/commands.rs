@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use crate::{
     document::{Document, Kind, Operation, Parameter},
-    show,
+    examples,
 };
 
 /// Where and how, on every command.
@@ -15,21 +15,31 @@ fn everywhere(command: Command) -> Command {
             Arg::new("output")
                 .long("output")
                 .short('o')
-                .value_parser(PossibleValuesParser::new(["table", "json", "name"]))
+                .value_name("FORM")
+                .value_parser(PossibleValuesParser::new(["table", "json", "yaml", "name"]))
                 .default_value("table")
                 .global(true)
-                .help("How answers are written"),
+                .help("How answers are written: table, json, yaml or name"),
         )
         .arg(
             Arg::new("context")
                 .long("context")
+                .value_name("NAME")
                 .global(true)
                 .help("The context to use, instead of the current one"),
         )
-        .arg(Arg::new("server").long("server").env("BERTH_SERVER").global(true).help("The registry's URL"))
+        .arg(
+            Arg::new("server")
+                .long("server")
+                .value_name("URL")
+                .env("BERTH_SERVER")
+                .global(true)
+                .help("The registry's URL"),
+        )
         .arg(
             Arg::new("instance")
                 .long("instance")
+                .value_name("NAME")
                 .env("BERTH_INSTANCE")
                 .global(true)
                 .help("The instance, by name or id"),
@@ -83,7 +93,9 @@ fn body_flags(command: Command, fields: &[Parameter]) -> Command {
         }
         let mut arg = flag(field);
         if field.required {
-            arg = arg.required_unless_present("body");
+            let help: &'static str =
+                Box::leak(format!("{} (needed)", field.help).trim_start().to_owned().into_boxed_str());
+            arg = arg.required_unless_present("body").help(help);
         }
         if let Some(one) =
             field.flag.strip_suffix('s').filter(|_| matches!(field.kind, Kind::Objects | Kind::Texts))
@@ -143,17 +155,15 @@ fn verb(operation: &Operation) -> Command {
                 .help("At most so many; all without it"),
         );
     }
-    let has_task =
-        matches!(operation.verb, "delete") && ["namespace", "repository"].contains(&operation.noun);
-    if has_task {
-        command = command.arg(
-            Arg::new("wait")
-                .long("wait")
-                .action(ArgAction::SetTrue)
-                .help("Show how far it is until it is done"),
-        );
+    if operation.begins_task {
+        let wait = Arg::new("wait").long("wait").action(ArgAction::SetTrue);
+        command = command.arg(wait.help("Show how far it is until it is done"));
     }
-    match show::examples(operation.id) {
+    if operation.id == "tasks.get" {
+        let watch = Arg::new("watch").long("watch").short('w').action(ArgAction::SetTrue);
+        command = command.arg(watch.help("Show how far it is until it has ended"));
+    }
+    match examples::of(operation.id) {
         "" => command,
         examples => command.after_help(examples),
     }
@@ -198,20 +208,20 @@ pub(crate) fn command(document: &Document) -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .arg_required_else_help(true)
         .subcommand_required(true)
-        .after_help(show::START);
+        .after_help(examples::START);
     root = everywhere(root);
     let login = Command::new("login")
         .about("Log in, and remember where")
         .long_about("Trades a name and a password for a token, which is kept in a file that only you can read. The password is not kept.")
         .arg(Arg::new("url").value_name("URL").help("Where the registry is: https://registry.example.com"))
-        .arg(Arg::new("user").long("user").short('u').help("A user's name, or robot+name; asked for without it"))
+        .arg(Arg::new("user").long("user").short('u').value_name("NAME").help("A user's name, or robot+name; asked for without it"))
         .arg(
             Arg::new("password-file")
                 .long("password-file")
                 .value_name("FILE")
                 .help("File with the password; - is standard input; asked for without it"),
         )
-        .after_help(show::examples("login"));
+        .after_help(examples::of("login"));
     root = root
         .subcommand(login)
         .subcommand(Command::new("logout").about("End the session, and forget it"))
@@ -225,14 +235,29 @@ pub(crate) fn command(document: &Document) -> Command {
                 .subcommand(
                     Command::new("use")
                         .about("Make one the current one")
-                        .arg(Arg::new("name").required(true)),
+                        .arg(Arg::new("name").required(true).value_name("NAME").help("Its name, as list shows it")),
                 )
-                .subcommand(Command::new("delete").about("Forget one").arg(Arg::new("name").required(true))),
+                .subcommand(
+                    Command::new("keyring")
+                        .about("Keep tokens in the system's keyring, or in a file")
+                        .long_about("Keeps tokens in the system's keyring, through docker-credential-PROGRAM: secretservice, pass, osxkeychain, wincred. `file` is a file that only you can read. Tokens that are there move.")
+                        .arg(Arg::new("program").required(true).value_name("PROGRAM").help("What comes after docker-credential-, or `file`"))
+                        .after_help(examples::of("context.keyring")),
+                )
+                .subcommand(Command::new("delete").about("Forget one").arg(Arg::new("name").required(true).value_name("NAME").help("Its name, as list shows it"))),
         )
+        .subcommand(
+            Command::new("configure-docker")
+                .about("Have docker, helm and others log in as you are here")
+                .long_about("Names docker-credential-berth in docker's config.json as what knows the login of a registry. docker, helm, oras, crane and cosign read it, and get the token of the session of this context. What else is in that file stays.")
+                .arg(Arg::new("host").num_args(0..).value_name("HOST").help("Registries; the one of the context without it"))
+                .after_help(examples::of("configure-docker")),
+        )
+        .subcommand(Command::new("reference").hide(true).about("Print the reference page"))
         .subcommand(
             Command::new("completion")
                 .about("Print what a shell needs to complete commands")
-                .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell))),
+                .arg(Arg::new("shell").required(true).value_name("SHELL").help("Which shell").value_parser(value_parser!(Shell))),
         );
     let mut nouns: Vec<&'static str> = document.operations.iter().map(|operation| operation.noun).collect();
     nouns.dedup();

@@ -1,20 +1,13 @@
-//! What is remembered: registries, who one is there, and the tokens of sessions. The tokens are in a file of their own that
-//! only its owner can read; passwords are nowhere.
+//! What is remembered: registries, and who one is there. Tokens of sessions are in a [`Keyring`]; passwords are nowhere.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::ArgMatches;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, files, keyring::Keyring};
 
 /// A registry, and who one is there.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -23,6 +16,12 @@ pub(crate) struct Context {
     pub(crate) server: String,
     pub(crate) instance: String,
     pub(crate) user: String,
+    /// When the session ends, RFC 3339.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) expires_at: String,
+    /// Docker has logged out there, and is told nothing of this one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hidden_from_docker: bool,
     /// PEM file with authorities to trust.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) ca: String,
@@ -34,6 +33,9 @@ pub(crate) struct Context {
 #[serde(deny_unknown_fields, default)]
 struct Settings {
     current: String,
+    /// The program that keeps the tokens, `docker-credential-<this>`; empty: a file beside this one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    keyring: String,
     contexts: BTreeMap<String, Context>,
 }
 
@@ -42,6 +44,7 @@ struct Settings {
 pub(crate) struct Contexts {
     folder: PathBuf,
     settings: Settings,
+    keyring: Keyring,
 }
 
 /// Whom a command speaks to, as whom.
@@ -63,52 +66,23 @@ fn folder() -> Result<PathBuf> {
     Ok(base.context("there is no home: set BERTH_CONFIG to a folder")?.join("berth"))
 }
 
-/// Writes a file whole or not at all, for its owner alone.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().context("a file without a folder")?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    fs::File::open(folder)?.sync_all()?;
-    Ok(())
-}
-
 impl Contexts {
     pub(crate) fn open() -> Result<Self> {
         let folder = folder()?;
         let file = folder.join("config.toml");
-        let settings = match fs::read_to_string(&file) {
-            Ok(text) => toml::from_str(&text).with_context(|| format!("can't read {}", file.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Settings::default(),
-            Err(error) => bail!("can't read {}: {error}", file.display()),
+        let settings: Settings = match files::text(&file)? {
+            Some(text) => toml::from_str(&text).with_context(|| format!("can't read {}", file.display()))?,
+            None => Settings::default(),
         };
-        Ok(Self { folder, settings })
-    }
-
-    fn tokens_file(&self) -> PathBuf {
-        self.folder.join("tokens.json")
-    }
-
-    fn tokens(&self) -> Result<BTreeMap<String, String>> {
-        let file = self.tokens_file();
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            Err(error) => bail!("can't read {}: {error}", file.display()),
+        let keyring = match settings.keyring.as_str() {
+            "" => Keyring::File(folder.join("tokens.json")),
+            program => Keyring::Program(program.to_owned()),
         };
-        let mode = fs::metadata(&file)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            bail!("others can read {0}: run chmod 600 {0}, and log in again", file.display());
-        }
-        serde_json::from_str(&text).with_context(|| format!("can't read {}", file.display()))
+        Ok(Self { folder, settings, keyring })
     }
 
     fn save(&self) -> Result<()> {
-        write(&self.folder.join("config.toml"), &toml::to_string(&self.settings)?)
+        files::write(&self.folder.join("config.toml"), &toml::to_string(&self.settings)?)
     }
 
     pub(crate) fn current(&self) -> &str {
@@ -119,27 +93,64 @@ impl Contexts {
         self.settings.contexts.iter()
     }
 
-    /// Remembers a login, and makes it the current one.
+    /// Remembers a login.
     pub(crate) fn keep(&mut self, name: &str, context: Context, token: &SecretString) -> Result<()> {
-        let mut tokens = self.tokens()?;
-        tokens.insert(name.to_owned(), token.expose_secret().to_owned());
-        write(&self.tokens_file(), &serde_json::to_string(&tokens)?)?;
+        self.keyring.put(name, &context.user, token)?;
         self.settings.contexts.insert(name.to_owned(), context);
-        name.clone_into(&mut self.settings.current);
         self.save()
     }
 
-    /// Forgets the token of a context; the rest of it stays.
-    pub(crate) fn forget_token(&self, name: &str) -> Result<()> {
-        let mut tokens = self.tokens()?;
-        tokens.remove(name);
-        write(&self.tokens_file(), &serde_json::to_string(&tokens)?)
-    }
-
+    /// Makes one the current one.
     pub(crate) fn choose(&mut self, name: &str) -> Result<(), Failure> {
         self.known(name)?;
         name.clone_into(&mut self.settings.current);
         Ok(self.save()?)
+    }
+
+    pub(crate) fn token(&self, name: &str) -> Result<Option<SecretString>> {
+        self.keyring.get(name)
+    }
+
+    /// Forgets the token of a context; the rest of it stays.
+    pub(crate) fn forget_token(&self, name: &str) -> Result<()> {
+        self.keyring.remove(name)
+    }
+
+    /// Docker is told nothing of the logins at a registry any more, or again.
+    pub(crate) fn hide_from_docker(&mut self, server: &str, hidden: bool) -> Result<()> {
+        let server = host(server);
+        for context in self.settings.contexts.values_mut().filter(|context| host(&context.server) == server) {
+            context.hidden_from_docker = hidden;
+        }
+        self.save()
+    }
+
+    /// Has another keyring from now on, which gets what the former one has. Empty: a file.
+    pub(crate) fn move_to(&mut self, program: &str) -> Result<(), Failure> {
+        if program == "berth" {
+            return Err(Failure::usage(
+                "docker-credential-berth keeps its own logins here; name another program",
+            ));
+        }
+        let next = match program {
+            "" => Keyring::File(self.folder.join("tokens.json")),
+            program => Keyring::Program(program.to_owned()),
+        };
+        let former = std::mem::replace(&mut self.keyring, next);
+        for (name, context) in &self.settings.contexts {
+            if let Some(token) = former.get(name)? {
+                self.keyring.put(name, &context.user, &token)?;
+            }
+        }
+        let before = std::mem::replace(&mut self.settings.keyring, program.to_owned());
+        self.save()?;
+        // Only now that the new one is known to be meant.
+        if before != program {
+            for name in self.settings.contexts.keys() {
+                former.remove(name)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn delete(&mut self, name: &str) -> Result<(), Failure> {
@@ -178,16 +189,15 @@ impl Contexts {
                 "say where the registry is: berthctl login https://registry.example.com",
             ));
         }
-        let from_environment = std::env::var("BERTH_TOKEN").ok().filter(|token| !token.is_empty());
-        let token = match from_environment {
+        let token = match token_of_environment() {
             Some(token) => Some(token),
             // A token is for the registry that gave it out, and for no other.
-            None if same(&server, &context.server) => self.tokens()?.remove(name),
+            None if host(&server) == host(&context.server) => self.token(name)?,
             None => None,
         };
         Ok(Target {
             instance: said("instance").unwrap_or(context.instance),
-            token: token.map(SecretString::from),
+            token,
             ca: said("ca").unwrap_or(context.ca),
             plain_http: context.plain_http || arguments.get_flag("plain-http"),
             server,
@@ -195,6 +205,29 @@ impl Contexts {
     }
 }
 
-fn same(one: &str, other: &str) -> bool {
-    one.trim_end_matches('/').eq_ignore_ascii_case(other.trim_end_matches('/'))
+/// The token that the environment says.
+pub(crate) fn token_of_environment() -> Option<SecretString> {
+    std::env::var("BERTH_TOKEN").ok().filter(|token| !token.is_empty()).map(SecretString::from)
+}
+
+/// The host and port of a registry's URL, or of what docker calls its server.
+pub(crate) fn host(server: &str) -> String {
+    let (scheme, rest) = server.split_once("://").unwrap_or(("https", server));
+    let host = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    let usual = if scheme == "http" { ":80" } else { ":443" };
+    host.strip_suffix(usual).unwrap_or(&host).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_is_known_by_any_of_its_names() {
+        for name in ["https://Berth.example.com/", "berth.example.com", "https://berth.example.com:443/v2/"] {
+            assert_eq!(host(name), "berth.example.com");
+        }
+        assert_eq!(host("http://localhost:5000"), host("localhost:5000"));
+        assert_ne!(host("localhost:5000"), host("localhost:5001"));
+    }
 }

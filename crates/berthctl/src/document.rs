@@ -61,6 +61,8 @@ pub(crate) struct Operation {
     pub(crate) pages: bool,
     /// Of a size that can be said.
     pub(crate) sized: bool,
+    /// It begins a task, which its answer names.
+    pub(crate) begins_task: bool,
     /// It answers bytes as they are.
     pub(crate) raw: bool,
 }
@@ -160,7 +162,9 @@ fn operation(schemas: &Schemas<'_>, path: &str, method: &str, page: &Value) -> R
     let (mut conditional, mut repeatable) = (false, false);
     for parameter in page["parameters"].as_array().into_iter().flatten() {
         let name = parameter["name"].as_str().unwrap_or_default();
+        // A terminal takes paths as they are.
         let help = parameter["description"].as_str().unwrap_or_default();
+        let help = &help.replace(" with %2F for each slash: team%2Fapp", ": team/app");
         let read = schemas.parameter(name, help, &parameter["schema"], parameter["required"] == true);
         match (parameter["in"].as_str(), name) {
             (Some("path"), "instance") => {}
@@ -184,6 +188,7 @@ fn operation(schemas: &Schemas<'_>, path: &str, method: &str, page: &Value) -> R
     let answer = page["responses"]["200"]["content"].as_object();
     let media = answer.and_then(|content| content.keys().next()).map(String::as_str);
     let shown = &page["responses"]["200"]["content"]["application/json"]["schema"];
+    let begun = &page["responses"]["202"]["content"]["application/json"]["schema"];
     Ok(Operation {
         id: keep(id.to_owned()),
         noun: keep(noun(tag)),
@@ -200,6 +205,7 @@ fn operation(schemas: &Schemas<'_>, path: &str, method: &str, page: &Value) -> R
         repeatable,
         pages: shown["properties"]["next_page_token"].is_object(),
         sized,
+        begins_task: schemas.resolve(begun).0["properties"]["task_id"].is_object(),
         raw: media.is_some_and(|media| media != "application/json")
             || (shown["type"] == "object" && shown["properties"].is_null()),
     })

@@ -1,6 +1,6 @@
 //! From arguments to a call, and from its answer to the terminal.
 
-use std::{collections::BTreeMap, io::Read, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::Read, sync::Arc};
 
 use clap::{ArgMatches, parser::ValueSource};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,10 +13,11 @@ use crate::{
     document::{Kind, Operation, Parameter},
     failure::Failure,
     show::{self, Output},
+    tasks,
 };
 
 /// What may stand in a part of a path as it is.
-const PART: &AsciiSet =
+pub(crate) const PART: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'+').remove(b'@');
 
 /// The most items of a page.
@@ -146,6 +147,12 @@ pub(crate) async fn run(
     arguments: &ArgMatches,
     output: Output,
 ) -> Result<(), Failure> {
+    if arguments.try_get_one::<bool>("watch").ok().flatten() == Some(&true) {
+        let task = arguments.get_one::<String>("task").map_or("", String::as_str);
+        let ended = tasks::watch(client, target, task).await?;
+        show::one("task", &ended, output);
+        return Ok(());
+    }
     let path = path(operation, target, arguments)?;
     let pairs = query(operation, arguments)?;
     if operation.pages {
@@ -171,41 +178,12 @@ pub(crate) async fn run(
     let answer = reply.json();
     let waits = arguments.try_get_one::<bool>("wait").ok().flatten() == Some(&true);
     if let (true, Some(task)) = (waits, answer["task_id"].as_str()) {
-        return wait(client, target, task).await;
+        let ended = tasks::watch(client, target, task).await?;
+        show::one("task", &ended, output);
+        return Ok(());
     }
     show::one(operation.noun, &answer, output);
     Ok(())
-}
-
-/// Shows how far a task is until it has ended.
-async fn wait(client: &Client, target: &Target, task: &str) -> Result<(), Failure> {
-    let instance = utf8_percent_encode(&target.instance, PART).to_string();
-    let call = Call::get(format!("/instances/{instance}/tasks/{task}"));
-    let mut shown = String::new();
-    loop {
-        let found = client.call(&call).await?.json();
-        let (state, progress) = (found["state"].as_str().unwrap_or_default(), &found["progress"]);
-        let line = match progress["total"].as_u64() {
-            Some(total) => format!("{state}: {} of {total}", progress["done"]),
-            None => format!("{state}: {}", progress["done"]),
-        };
-        if line != shown {
-            crate::remark(&line);
-            shown = line;
-        }
-        match state {
-            "done" => return Ok(()),
-            "failed" => {
-                return Err(Failure::Refused {
-                    detail: found["message"].as_str().unwrap_or("it failed").to_owned(),
-                    code: "TASK_FAILED".to_owned(),
-                    request: task.to_owned(),
-                    hint: "",
-                });
-            }
-            _ => tokio::time::sleep(Duration::from_millis(500)).await,
-        }
-    }
 }
 
 async fn pages(

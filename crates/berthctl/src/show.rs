@@ -2,12 +2,14 @@
 
 use clap::ArgMatches;
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
 
 /// How answers are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Output {
     Table,
     Json,
+    Yaml,
     Name,
 }
 
@@ -15,6 +17,7 @@ impl Output {
     pub(crate) fn of(arguments: &ArgMatches) -> Self {
         match arguments.try_get_one::<String>("output").ok().flatten().map(String::as_str) {
             Some("json") => Self::Json,
+            Some("yaml") => Self::Yaml,
             Some("name") => Self::Name,
             _ => Self::Table,
         }
@@ -47,69 +50,6 @@ fn columns(noun: &str) -> &'static [&'static str] {
     }
 }
 
-/// What the first steps are.
-pub(crate) const START: &str = "\
-Start with:
-  berthctl login https://registry.example.com --user ada
-  berthctl namespace create --name team
-  berthctl robot create --name ci --grant role=developer,namespace=team
-  berthctl repository list
-Each noun and each verb has its own --help.";
-
-/// Examples of a command; empty: none.
-pub(crate) fn examples(operation: &str) -> &'static str {
-    match operation {
-        "login" => {
-            "Examples:
-  berthctl login https://registry.example.com --user ada
-  printf %s \"$PASSWORD\" | berthctl login http://localhost:5000 --user admin --password-file -"
-        }
-        "namespaces.create" => {
-            "Examples:
-  berthctl namespace create --name team --description 'The team'"
-        }
-        "robots.create" => {
-            "Examples:
-  berthctl robot create --name ci --grant role=developer,namespace=team
-  berthctl robot create --name nightly --grant role=reader --expires-at 2027-01-31T00:00:00Z"
-        }
-        "robots.add_secret" => {
-            "Examples:
-  berthctl robot add-secret ci
-  berthctl robot list-secrets ci
-  berthctl robot delete-secret ci 01KQ…"
-        }
-        "grants.create" => {
-            "Examples:
-  berthctl grant create --principal user:ada --role maintainer --namespace team
-  berthctl grant create --principal group:crew --role reader --repository team/app"
-        }
-        "repositories.update" => {
-            "Examples:
-  berthctl repository update team/app --immutable-tags
-  berthctl repository update team/app --visibility public --no-summary"
-        }
-        "tags.delete" => {
-            "Examples:
-  berthctl tag delete team/app v1"
-        }
-        "tags.put" => {
-            "Examples:
-  berthctl tag put team/app stable --digest sha256:…"
-        }
-        "audit.list" => {
-            "Examples:
-  berthctl audit list --repository team/app --limit 20
-  berthctl audit list --type login.refused --from 2026-01-31T00:00:00Z"
-        }
-        "instances.get_usage" => {
-            "Examples:
-  berthctl instance get-usage"
-        }
-        _ => "",
-    }
-}
-
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -124,6 +64,11 @@ fn cell(value: &Value) -> String {
     }
 }
 
+/// JSON has nothing that YAML can't say.
+fn yaml(value: &Value) -> String {
+    yaml_serde::to_string(value).unwrap_or_default()
+}
+
 fn name(noun: &str, item: &Value) -> String {
     let first = match noun {
         "repository" => "path",
@@ -136,14 +81,14 @@ fn name(noun: &str, item: &Value) -> String {
 fn table(header: &[String], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).chain(header.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        cells.map(|cell| cell.width()).max().unwrap_or_default()
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let line = |cells: &[String]| {
         let padded = cells
             .iter()
             .zip(&widths)
-            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width.saturating_sub(cell.chars().count()))));
+            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width.saturating_sub(cell.width()))));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let mut lines = vec![line(header)];
@@ -155,6 +100,7 @@ fn table(header: &[String], rows: &[Vec<String>]) -> String {
 pub(crate) fn list(noun: &str, items: Vec<Value>, output: Output) {
     match output {
         Output::Json => crate::print(&format!("{:#}", Value::Array(items))),
+        Output::Yaml => crate::print(&yaml(&Value::Array(items))),
         Output::Name => items.iter().for_each(|item| crate::print(&name(noun, item))),
         Output::Table => {
             let mut known: Vec<String> = columns(noun).iter().map(|&column| column.to_owned()).collect();
@@ -181,6 +127,7 @@ pub(crate) fn one(noun: &str, item: &Value, output: Output) {
     }
     match output {
         Output::Json => crate::print(&format!("{item:#}")),
+        Output::Yaml => crate::print(&yaml(item)),
         Output::Name => crate::print(&name(noun, item)),
         Output::Table => {
             let fields: Vec<(&String, String)> =
@@ -209,5 +156,13 @@ mod tests {
     fn columns_stand_below_their_names() {
         let rows = vec![vec!["aé".to_owned(), "x".to_owned()], vec!["b".to_owned(), String::new()]];
         assert_eq!(table(&["A".to_owned(), "B".to_owned()], &rows), "A   B\naé  x\nb");
+        let wide = vec![vec!["港口".to_owned(), "x".to_owned()]];
+        assert_eq!(table(&["A".to_owned(), "B".to_owned()], &wide), "A     B\n港口  x");
+    }
+
+    #[test]
+    fn yaml_says_what_json_says() {
+        let value = json!({ "a": "no", "b": ["1.0", 1, null, true], "c": "x: y\n- z", "d": {} });
+        assert_eq!(yaml_serde::from_str::<Value>(&yaml(&value)).ok(), Some(value));
     }
 }

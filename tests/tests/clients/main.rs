@@ -16,6 +16,7 @@ mod crane;
 mod docker;
 mod documented;
 mod helm;
+mod helper;
 mod inputs;
 mod layers;
 mod layout;

@@ -5,12 +5,19 @@ mod client;
 mod commands;
 mod contexts;
 mod document;
+mod examples;
 mod failure;
+mod files;
+mod helper;
+mod keyring;
+mod reference;
 mod request;
 mod sessions;
+mod setup;
 mod show;
+mod tasks;
 
-use std::process::ExitCode;
+use std::{io::Read, process::ExitCode};
 
 use clap::ArgMatches;
 
@@ -28,7 +35,18 @@ pub(crate) fn remark(text: &str) {
     eprintln!("{text}");
 }
 
-fn main() -> ExitCode {
+/// Waits for what has to be done, and says why it can't be.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::usage(format!("can't start: {error}")))?;
+    runtime.block_on(work)
+}
+
+/// `berthctl` itself.
+#[must_use]
+pub fn terminal() -> ExitCode {
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let document = match Document::read() {
         Ok(document) => document,
@@ -44,17 +62,29 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            remark(&format!("berthctl: {error}"));
-            return ExitCode::from(2);
-        }
-    };
-    match runtime.block_on(run(&document, &matches)) {
+    match block_on(run(&document, &matches)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             remark(&format!("berthctl: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// `docker-credential-berth <action>`. As docker's protocol has it, a failure is said on standard output.
+#[must_use]
+pub fn credential_helper() -> ExitCode {
+    let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let action = std::env::args().nth(1).unwrap_or_default();
+    let mut input = String::new();
+    if matches!(action.as_str(), "get" | "store" | "erase") {
+        // What can't be read is no URL and no JSON either, which is said then.
+        let _unread = std::io::stdin().read_to_string(&mut input);
+    }
+    match block_on(helper::run(&action, input.trim())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }
@@ -69,8 +99,13 @@ async fn run(document: &Document, matches: &ArgMatches) -> Result<(), Failure> {
         "logout" => return sessions::logout(&mut contexts, rest).await,
         "whoami" => return sessions::whoami(&contexts, rest, output).await,
         "context" => return sessions::context(&mut contexts, rest),
+        "configure-docker" => return setup::configure_docker(&mut contexts, rest),
         "completion" => {
             commands::complete(document, rest);
+            return Ok(());
+        }
+        "reference" => {
+            print(&reference::of(commands::command(document)));
             return Ok(());
         }
         _ => {}

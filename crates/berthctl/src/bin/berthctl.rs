@@ -1,0 +1,5 @@
+//! `berthctl`: the REST API of Berth for a terminal.
+
+fn main() -> std::process::ExitCode {
+    berthctl::terminal()
+}

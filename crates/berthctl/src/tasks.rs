@@ -1,0 +1,94 @@
+//! Long work, and how far it is: a bar on a terminal, lines elsewhere.
+
+use std::{io::IsTerminal, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use percent_encoding::utf8_percent_encode;
+use serde_json::Value;
+
+use crate::{
+    client::{Call, Client},
+    contexts::Target,
+    failure::Failure,
+    request::PART,
+};
+
+/// How often a task is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What shows it.
+enum Shown {
+    Bar(ProgressBar),
+    Lines(String),
+}
+
+impl Shown {
+    fn new() -> Self {
+        if std::io::stderr().is_terminal() {
+            Self::Bar(ProgressBar::new_spinner())
+        } else {
+            Self::Lines(String::new())
+        }
+    }
+
+    fn show(&mut self, task: &Value) {
+        let text = |name: &str| task[name].as_str().unwrap_or_default();
+        let (done, total) =
+            (task["progress"]["done"].as_u64().unwrap_or_default(), &task["progress"]["total"]);
+        match self {
+            Self::Bar(bar) => {
+                let template = match total.as_u64() {
+                    Some(total) => {
+                        bar.set_length(total);
+                        "{msg} [{bar:40}] {pos} of {len}, {elapsed}"
+                    }
+                    None => "{spinner} {msg} {pos}, {elapsed}",
+                };
+                if let Ok(style) = ProgressStyle::with_template(template) {
+                    bar.set_style(style.progress_chars("=> "));
+                }
+                bar.set_message(format!("{} {}", text("kind"), text("name")));
+                bar.set_position(done);
+                bar.tick();
+            }
+            Self::Lines(last) => {
+                let line = match total.as_u64() {
+                    Some(total) => format!("{}: {done} of {total}", text("state")),
+                    None => format!("{}: {done}", text("state")),
+                };
+                if line != *last {
+                    crate::remark(&line);
+                    *last = line;
+                }
+            }
+        }
+    }
+}
+
+/// Shows how far a task is until it has ended; what it is then.
+pub(crate) async fn watch(client: &Client, target: &Target, task: &str) -> Result<Value, Failure> {
+    let (instance, id) = (utf8_percent_encode(&target.instance, PART), utf8_percent_encode(task, PART));
+    let call = Call::get(format!("/instances/{instance}/tasks/{id}"));
+    let mut shown = Shown::new();
+    loop {
+        let found = client.call(&call).await?.json();
+        shown.show(&found);
+        match found["state"].as_str().unwrap_or_default() {
+            "running" => tokio::time::sleep(LOOK).await,
+            "failed" => {
+                return Err(Failure::Refused {
+                    detail: found["message"].as_str().unwrap_or("it failed").to_owned(),
+                    code: "TASK_FAILED".to_owned(),
+                    request: task.to_owned(),
+                    hint: "",
+                });
+            }
+            _ => {
+                if let Shown::Bar(bar) = shown {
+                    bar.finish();
+                }
+                return Ok(found);
+            }
+        }
+    }
+}
