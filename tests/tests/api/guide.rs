@@ -1,24 +1,13 @@
 //! The guide's examples, run as they are written.
 
-use std::{path::Path, process::Stdio};
+use std::process::Stdio;
 
-use berth_testkit::{Deployment, Setting};
-
-/// The commands of a page: what stands between ```sh and ```, in order.
-fn commands(page: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
-    let text = std::fs::read_to_string(file).unwrap();
-    let mut script = "set -euo pipefail\n".to_owned();
-    for block in text.split("```sh\n").skip(1) {
-        script.push_str(block.split("```").next().unwrap());
-    }
-    script
-}
+use berth_testkit::{Deployment, Setting, documented_commands};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_guides_examples_run_as_they_are_written() {
     let deployment = Deployment::builder(Setting::EMBEDDED).start().await.unwrap();
-    let script = commands("api.md");
+    let script = documented_commands("api.md");
     assert!(script.matches("api ").count() > 10, "{script}");
     let output = tokio::process::Command::new("bash")
         .args(["-c", &script])
