@@ -98,7 +98,8 @@ struct NewIdentityProvider {
     name: String,
     /// Its URL, as its tokens say it.
     issuer: String,
-    /// The id that it has given this registry.
+    /// The id that it has given this registry; absent: none, so that only its workloads come.
+    #[serde(default)]
     client_id: String,
     /// What belongs to the client id; absent: nothing.
     client_secret: Option<Secret>,
