@@ -1,6 +1,8 @@
 //! People and workloads that another issuer vouches for, against an issuer of other people's code.
 #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
 
+mod api;
+mod documented;
 mod hostile;
 mod login;
 mod secure;
@@ -14,7 +16,7 @@ use tokio::sync::OnceCell;
 const DOMAIN: &str = "berth.test";
 
 /// The instances that this suite uses; of each the issuer knows where its browsers come back.
-const INSTANCES: [&str; 5] = ["browser", "workload", "neighbour", "hostile", "password"];
+const INSTANCES: [&str; 7] = ["browser", "workload", "neighbour", "hostile", "password", "session", "person"];
 
 /// The client of the issuer whose ID tokens workloads of this suite show.
 pub(crate) const API: (&str, &str) = ("api", "secret");
@@ -110,37 +112,40 @@ impl World {
 
     /// An ID token of the issuer for the client `api`, about a user.
     pub(crate) async fn id_token(&self, instance: &str, user: &str) -> String {
-        let callback = self.callback(instance);
-        let client = Client::new(self.issuer.url().trim_end_matches('/'));
-        let document =
-            client.call(Method::GET, "/.well-known/openid-configuration").send().await.unwrap().json();
-        let endpoint = |name: &str| document[name].as_str().unwrap().to_owned();
-        let location = format!(
-            "{}?response_type=code&client_id={}&scope=openid&state=s&redirect_uri={}",
-            endpoint("authorization_endpoint"),
-            API.0,
-            percent_encoding::utf8_percent_encode(&callback, percent_encoding::NON_ALPHANUMERIC)
-        );
-        let back = self.issuer.log_in(&location, user, "verysecure").await.unwrap();
-        let code = parameter(&back, "code");
-        let basic = STANDARD.encode(format!("{}:{}", API.0, API.1));
-        let form = format!(
-            "grant_type=authorization_code&code={}&redirect_uri={}",
-            percent_encoding::utf8_percent_encode(&code, percent_encoding::NON_ALPHANUMERIC),
-            percent_encoding::utf8_percent_encode(&callback, percent_encoding::NON_ALPHANUMERIC)
-        );
-        let reply = client
-            .call(Method::POST, endpoint("token_endpoint").strip_prefix(client.url()).unwrap())
-            .header("authorization", format!("Basic {basic}"))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form)
-            .send()
-            .await
-            .unwrap()
-            .expect(200)
-            .unwrap();
-        reply.json()["id_token"].as_str().unwrap().to_owned()
+        id_token(&self.issuer, &self.callback(instance), user).await
     }
+}
+
+/// An ID token for the client `api` about a user, who comes back at `callback`.
+pub(crate) async fn id_token(issuer: &OidcIssuer, callback: &str, user: &str) -> String {
+    let client = Client::new(issuer.url().trim_end_matches('/'));
+    let document = client.call(Method::GET, "/.well-known/openid-configuration").send().await.unwrap().json();
+    let endpoint = |name: &str| document[name].as_str().unwrap().to_owned();
+    let location = format!(
+        "{}?response_type=code&client_id={}&scope=openid&state=s&redirect_uri={}",
+        endpoint("authorization_endpoint"),
+        API.0,
+        percent_encoding::utf8_percent_encode(callback, percent_encoding::NON_ALPHANUMERIC)
+    );
+    let back = issuer.log_in(&location, user, "verysecure").await.unwrap();
+    let code = parameter(&back, "code");
+    let basic = STANDARD.encode(format!("{}:{}", API.0, API.1));
+    let form = format!(
+        "grant_type=authorization_code&code={}&redirect_uri={}",
+        percent_encoding::utf8_percent_encode(&code, percent_encoding::NON_ALPHANUMERIC),
+        percent_encoding::utf8_percent_encode(callback, percent_encoding::NON_ALPHANUMERIC)
+    );
+    let reply = client
+        .call(Method::POST, endpoint("token_endpoint").strip_prefix(client.url()).unwrap())
+        .header("authorization", format!("Basic {basic}"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form)
+        .send()
+        .await
+        .unwrap()
+        .expect(200)
+        .unwrap();
+    reply.json()["id_token"].as_str().unwrap().to_owned()
 }
 
 /// A parameter of a URL, decoded.
