@@ -6,7 +6,9 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use berth_testkit::{ADMIN, Client, Deployment, OidcIssuer, PASSWORD, Setting, documented_commands};
+use berth_testkit::{
+    ADMIN, Client, Deployment, OidcIssuer, PASSWORD, Setting, documented_blocks, documented_commands,
+};
 use reqwest::Method;
 
 use crate::{id_token, shows};
@@ -18,6 +20,16 @@ const BACK: &str = "http://localhost/back";
 fn berthctl() -> PathBuf {
     let beside = || Path::new(&std::env::var_os("BERTH_BIN").unwrap()).with_file_name("berthctl");
     std::env::var_os("BERTHCTL_BIN").map_or_else(beside, PathBuf::from)
+}
+
+#[test]
+fn the_files_of_pipelines_are_yaml() {
+    let files = documented_blocks("ci.md", "yaml");
+    assert_eq!(files.len(), 4);
+    for document in files.iter().flat_map(|file| file.split("\n---\n")) {
+        let read: serde_json::Map<String, serde_json::Value> = yaml_serde::from_str(document).unwrap();
+        assert!(read.len() > 1, "{document}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
