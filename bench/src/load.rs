@@ -170,6 +170,16 @@ pub(crate) async fn closed(
 /// A timer of the runtime is this coarse; the rest of a wait is spent looking at the clock.
 const COARSE: Duration = Duration::from_millis(2);
 
+/// Waits more exactly than timers do: the load's core has nothing else to do.
+pub(crate) async fn until(at: Instant) {
+    if let Some(early) = at.checked_duration_since(Instant::now() + COARSE) {
+        tokio::time::sleep(early).await;
+    }
+    while Instant::now() < at {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Runs `operation` at so many a second for so long. What is due waits while all of the connections are busy, and the time
 /// that it waits is part of its latency.
 pub(crate) async fn open(
@@ -196,12 +206,7 @@ pub(crate) async fn open(
     let began = Instant::now();
     for number in 0..(time.as_secs_f64() * rate) as u64 {
         let at = began + Duration::from_secs_f64(number as f64 / rate);
-        if let Some(early) = at.checked_duration_since(Instant::now() + COARSE) {
-            tokio::time::sleep(early).await;
-        }
-        while Instant::now() < at {
-            tokio::task::yield_now().await;
-        }
+        until(at).await;
         // Nobody takes it any more when the workers have failed, which `ended` says.
         let _taken = due.send((number, at));
     }

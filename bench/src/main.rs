@@ -10,6 +10,7 @@ mod lists;
 mod load;
 mod memory;
 mod mix;
+mod neighbours;
 mod operation;
 mod process;
 mod rows;
@@ -111,8 +112,6 @@ enum Command {
     },
     /// Memory and changes with many instances; runs the program that `BERTH_BIN` names.
     Tenants {
-        #[command(flatten)]
-        programs: server::Programs,
         /// How many.
         #[arg(long, default_value_t = 10_000)]
         instances: usize,
@@ -122,8 +121,6 @@ enum Command {
     },
     /// Pulls that two gateways with one Redis admit, by edition; runs the program that `BERTH_BIN` names.
     Tiers {
-        #[command(flatten)]
-        programs: server::Programs,
         /// How many seconds each edition is asked for, after two more.
         #[arg(long, default_value_t = 10.0)]
         seconds: f64,
@@ -131,11 +128,22 @@ enum Command {
         #[arg(long, default_value_t = 4.0)]
         times: f64,
     },
+    /// Latencies of a tenant alone, and beside one that asks for far more than its rate; runs the program that `BERTH_BIN`
+    /// names.
+    Neighbours {
+        /// How often each is measured.
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// How many seconds a turn takes.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// How many times its rate the other asks for.
+        #[arg(long, default_value_t = 10.0)]
+        times: f64,
+    },
     /// Lists, gets, makes and searches of the REST API among few repositories and users, and among many; runs the program
     /// that `BERTH_BIN` names.
     Lists {
-        #[command(flatten)]
-        programs: server::Programs,
         /// How many repositories.
         #[arg(long, default_value_t = 100_000)]
         repositories: usize,
@@ -180,13 +188,14 @@ async fn run(command: Command, folder: &std::path::Path) -> anyhow::Result<()> {
         Command::Start { programs, rounds, manifests } => {
             start::measure(&programs.berth, folder, rounds, manifests).await
         }
-        Command::Lists { programs: _, repositories, users, postgres } => {
+        Command::Lists { repositories, users, postgres } => {
             let engine =
                 if postgres { berth_testkit::Engine::Postgres } else { berth_testkit::Engine::Sqlite };
             lists::measure(engine, repositories, users).await
         }
-        Command::Tiers { programs: _, seconds, times } => tiers::measure(seconds, times).await,
-        Command::Tenants { programs: _, instances, changes } => tenants::measure(instances, changes).await,
+        Command::Tiers { seconds, times } => tiers::measure(seconds, times).await,
+        Command::Neighbours { rounds, seconds, times } => neighbours::measure(rounds, seconds, times).await,
+        Command::Tenants { instances, changes } => tenants::measure(instances, changes).await,
         Command::Memory { programs, connections, uploads, mib } => {
             memory::connections(&programs.berth, folder, connections).await?;
             memory::uploads(&programs.berth, folder, uploads, mib).await

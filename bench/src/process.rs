@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// A server that runs on one core. It ends when this is dropped.
 #[derive(Debug)]
@@ -112,6 +112,14 @@ impl Drop for Process {
 const SERVER_CORE: &str = "0";
 /// The core of the load.
 pub(crate) const LOAD_CORE: usize = 1;
+
+/// Moves a process that others started to the servers' core, with all its threads.
+pub(crate) fn move_to_server_core(pid: u32) -> anyhow::Result<()> {
+    let moved = Command::new("taskset").args(["-a", "-c", "-p", SERVER_CORE, &pid.to_string()]).output();
+    let moved = moved.context("can't start taskset, which is of util-linux")?;
+    ensure!(moved.status.success(), "taskset: {}", String::from_utf8_lossy(&moved.stderr));
+    Ok(())
+}
 
 /// A free port of this machine.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {

@@ -8,7 +8,7 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::http::Connection;
 
-const DOMAIN: &str = "berth.bench";
+pub(crate) const DOMAIN: &str = "berth.bench";
 const REGION: &str = "eu-central-1";
 const GATEWAYS: usize = 2;
 /// At each gateway.
@@ -24,13 +24,15 @@ struct Told {
 }
 
 /// An instance of an edition, and the head of a request for its one manifest.
-async fn instance(deployment: &Deployment, edition: &str) -> anyhow::Result<Vec<u8>> {
-    let made = ["create-instance", edition, "--edition", edition, "--region", REGION, "--create-on-push"];
+pub(crate) async fn instance(deployment: &Deployment, name: &str, edition: &str) -> anyhow::Result<Vec<u8>> {
+    let made = ["create-instance", name, "--edition", edition, "--region", REGION, "--create-on-push"];
     deployment.admin(&made, "").await?;
-    deployment.admin(&["--instance", edition, "create-user", "owner"], "the password").await?;
-    deployment.admin(&["--instance", edition, "grant", "owner", "instance-admin"], "").await?;
-    let host = format!("{edition}-registry.{REGION}.{DOMAIN}");
-    for gateway in 0..GATEWAYS {
+    deployment.admin(&["--instance", name, "create-user", "owner"], "the password").await?;
+    deployment.admin(&["--instance", name, "grant", "owner", "instance-admin"], "").await?;
+    let host = format!("{name}-registry.{REGION}.{DOMAIN}");
+    let gateways =
+        deployment.processes().iter().filter(|process| process.address("public").is_some()).count();
+    for gateway in 0..gateways {
         let client = deployment.client_of_gateway_at(gateway, &host);
         let began = Instant::now();
         while client.call(http::Method::GET, "/v2/").send().await?.status != 401 {
@@ -100,7 +102,7 @@ pub(crate) async fn measure(seconds: f64, times: f64) -> anyhow::Result<()> {
         .await?;
     println!("| edition | rate | asked a second | admitted a second | off |\n|---|---:|---:|---:|---:|");
     for (edition, rate) in TIERS {
-        let request = instance(&deployment, edition).await?;
+        let request = instance(&deployment, edition, edition).await?;
         let rate = f64::from(rate);
         let told = flood(&deployment, &request, rate * times, Duration::from_secs_f64(seconds)).await?;
         let (asked, admitted) =
