@@ -91,6 +91,18 @@ impl Heads {
             if self.state == State::Lost {
                 return None;
             }
+            // What a line says is nothing to us, and most of a head is that.
+            if self.state == State::Line && !self.after_return {
+                let rest = bytes.get(at..).unwrap_or_default();
+                match memchr::memchr2(b'\r', b'\n', rest) {
+                    None => return None,
+                    Some(0) => {}
+                    Some(passed) => {
+                        at += passed;
+                        continue;
+                    }
+                }
+            }
             let fits =
                 if self.inside() || self.state == State::Before { self.head(byte) } else { self.body(byte) };
             self.after_return = byte == b'\r';

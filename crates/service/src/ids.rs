@@ -1,6 +1,7 @@
 //! The source of ids. Random in production, seeded in tests.
 
 use std::{
+    cell::RefCell,
     fmt,
     sync::{
         Arc,
@@ -11,6 +12,29 @@ use std::{
 use ulid::Ulid;
 
 use crate::SharedClock;
+
+/// Random bytes for the next ids of a thread: a call of the generator costs the same for one and for many.
+struct Pool {
+    bytes: [[u8; 16]; 32],
+    left: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [[0; 16]; 32], left: 0 }) };
+}
+
+impl Pool {
+    fn take(&mut self) -> u128 {
+        if self.left == 0 {
+            // The system's generator does not fail once it is up; if it did, no id may be given out.
+            aws_lc_rs::rand::fill(self.bytes.as_flattened_mut()).expect("the random generator works");
+            self.left = self.bytes.len();
+        }
+        self.left -= 1;
+        // What was given out is here no more.
+        u128::from_be_bytes(self.bytes.get_mut(self.left).map(std::mem::take).unwrap_or_default())
+    }
+}
 
 #[derive(Clone)]
 enum Source {
@@ -65,12 +89,7 @@ impl Ids {
 
     fn bits(&self) -> u128 {
         match &self.source {
-            Source::Random => {
-                let mut bytes = [0; 16];
-                // The system's generator does not fail once it is up; if it did, no id may be given out.
-                aws_lc_rs::rand::fill(&mut bytes).expect("the random generator works");
-                u128::from_be_bytes(bytes)
-            }
+            Source::Random => POOL.with_borrow_mut(Pool::take),
             Source::Seeded(seed, counter) => {
                 let n = counter.fetch_add(1, Ordering::Relaxed);
                 let high = mix(seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
@@ -93,5 +112,21 @@ mod tests {
         assert_eq!(first, b.ulid());
         assert_ne!(first, a.ulid());
         assert_ne!(Ids::random(clock.clone()).ulid(), Ids::random(clock).ulid());
+    }
+
+    #[test]
+    fn random_ids_differ_also_from_those_of_other_threads() {
+        let ids = Ids::random(ManualClock::at(Timestamp::from_seconds(1_000)));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let ids = ids.clone();
+                std::thread::spawn(move || (0..1_000).map(|_| ids.ulid()).collect::<Vec<_>>())
+            })
+            .collect();
+        let mut all: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 4_000);
+        assert!(all.iter().all(|id| id.random() != 0));
     }
 }
