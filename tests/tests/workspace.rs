@@ -10,6 +10,7 @@ const ORDER: &[(&str, u8)] = &[
     ("berth-proto", 2),
     ("berth-service", 3),
     ("berth-database", 4),
+    ("berth-audit", 4),
     ("berth-events", 5),
     ("berth-access", 5),
     ("berth-blobs", 5),

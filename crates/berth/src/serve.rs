@@ -422,6 +422,7 @@ impl<'a> Builder<'a> {
             clock: Arc::clone(&self.clock),
             ids: self.ids.clone(),
             tasks: self.front.clone(),
+            background: self.back.clone(),
             registry: &mut self.registry,
         };
         Some(berth_management_api::build(deps))

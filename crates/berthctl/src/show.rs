@@ -104,10 +104,11 @@ pub(crate) fn list(noun: &str, items: Vec<Value>, output: Output) {
         Output::Name => items.iter().for_each(|item| crate::print(&name(noun, item))),
         Output::Table => {
             let mut known: Vec<String> = columns(noun).iter().map(|&column| column.to_owned()).collect();
-            // A list of something else than the noun has columns of its own.
-            let fits = |item: &Value| known.iter().any(|column| !item[column.as_str()].is_null());
-            if let Some(first) = items.first().filter(|item| known.is_empty() || !fits(item)) {
+            // A list of something else than the noun has columns of its own, its name or id first.
+            let fits = |item: &Value| known.first().is_some_and(|column| !item[column.as_str()].is_null());
+            if let Some(first) = items.first().filter(|item| !fits(item)) {
                 known = first.as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
+                known.sort_by_key(|column| (column != "name", column != "id"));
             }
             let rows: Vec<Vec<String>> = items
                 .iter()

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use berth_access::{AccessToken, Basis, Bound};
+use berth_audit::Origin;
 use berth_model::{Action, InstanceId, NamespaceId, RepositoryId, Scope};
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::metadata::{Access, ResolveResponse, access};
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
-    audit::Origin,
     failure::{Failure, Result},
     names::Name,
     request::Request,

@@ -6,13 +6,13 @@
 
 mod ambiguous;
 mod answer;
-mod audit;
 mod authorise;
 mod blob;
 mod body;
 mod cache;
 mod challenge;
 mod failure;
+mod heard;
 mod list;
 mod login;
 mod manifest;
@@ -33,6 +33,7 @@ mod warm;
 
 use std::{sync::Arc, time::Duration};
 
+use berth_audit::Audit;
 use berth_blobs::Blobs;
 use berth_proto::{
     MAX_MESSAGE_BYTES, WarmReads,
@@ -126,11 +127,12 @@ pub fn build(config: &Config, deps: Deps<'_>) -> Gateway {
     let share = |redis: Redis| redis.share(deps.ids.clone(), deps.registry, &deps.background);
     let shared = deps.redis.map(share);
     let settings = settings::follow(instance_manager.clone(), deps.clock, shared, &deps.background);
-    let audit = audit::Audit::new(config.audit_entries, deps.registry);
+    let metrics = deps.registry.sub_registry_with_prefix("berth");
+    let audit = Audit::new("system:gateway", config.audit_entries, metrics);
     let trail = AuditClient::new(deps.audit).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let told = Arc::clone(&settings);
     let now = move || told.now();
-    audit::send(Arc::clone(&audit), trail, now, deps.ids.clone(), deps.registry, &deps.background);
+    audit.send(trail, now, deps.ids.clone(), &deps.background);
     let whole = verified::Whole::new(Arc::clone(&deps.blobs), metadata.clone(), deps.tasks.clone());
     Gateway::new(request::Parts {
         metadata,

@@ -1,9 +1,10 @@
 //! Telling the audit that content goes out, or that its reader was sent to where it is.
 
+use berth_audit::Seen;
 use berth_model::{AuditKind, RepositoryId};
 use berth_oci::Digest;
 
-use crate::{audit::Seen, authorise::Grant, names::Name, request::Request};
+use crate::{authorise::Grant, heard::seen_by, names::Name, request::Request};
 
 /// What is read.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,6 @@ pub(crate) fn pulled(
         repository_id: repository,
         digest: Some(digest),
         tag,
-        ..Seen::by(grant.token(), kind)
+        ..seen_by(grant.token(), kind)
     });
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use berth_audit::{Audit, Origin, Seen};
 use berth_blobs::Blobs;
 use berth_oci::ErrorCode;
 use berth_proto::{
@@ -13,7 +14,6 @@ use berth_service::{Channel, Connection, Ids, Tasks};
 use http::{HeaderValue, header, request::Parts as Head};
 
 use crate::{
-    audit::{Audit, Origin, Seen},
     body::Pace,
     cache::Contents,
     failure::{Failure, Result},

@@ -12,6 +12,7 @@ use std::{
 };
 
 use axum::body::Body;
+use berth_audit::{Origin, Seen, result_of};
 use berth_model::{AuditKind, InstanceState};
 use berth_oci::{ErrorCode, Method, Problem, Route, RouteError};
 use futures::FutureExt;
@@ -20,11 +21,10 @@ use hyper::body::Incoming;
 use tracing::Instrument;
 
 use crate::{
-    ambiguous, answer,
-    audit::{self, Origin, Seen},
-    authorise,
+    ambiguous, answer, authorise,
     body::Reader,
     failure::{Failure, Result},
+    heard::is_heard_of,
     metrics::{RequestLabels, Running},
     request::{Parts, Request, authority, not_allowed, peer},
     settings::{Instance, Snapshot},
@@ -207,7 +207,7 @@ impl Begun {
         let (code, instance) = (failure.problem.code, self.instance.as_ref());
         let Some(id) = failure.instance.or(instance.map(|instance| instance.id)) else { return };
         let is_challenge = code == ErrorCode::Unauthorized && !self.has_credentials;
-        if self.route == "token" || is_challenge || !audit::is_heard_of(code, failure.status) {
+        if self.route == "token" || is_challenge || !is_heard_of(code, failure.status) {
             return;
         }
         let (principal, credential) = match (&failure.token, self.has_credentials) {
@@ -221,7 +221,7 @@ impl Begun {
         let name = route.as_ref().and_then(Route::repository);
         let name = name.and_then(|name| crate::names::Name::resolve(name, is_default).ok());
         let seen = Seen {
-            result: audit::result_of(code),
+            result: result_of(code),
             subject: (self.method, self.route),
             repository: name.as_ref().map(|name| name.path.as_str()).unwrap_or_default(),
             ..Seen::new(id, AuditKind::CallRefused, principal, credential)

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use berth_access::{NotBefores, Verifier};
-use berth_model::{BlobDelivery, InstanceId, InstanceState};
+use berth_model::{BlobDelivery, InstanceId, InstanceState, own_part};
 use berth_proto::instance_manager::{
     self as wire, WatchRequest, instance_manager_client::InstanceManagerClient,
 };
@@ -33,17 +33,10 @@ impl Snapshot {
     /// The instance that a host means: an instance's own name within the deployment's domain, or that domain itself,
     /// which is the default instance.
     pub(crate) fn at(&self, host: &str, domain: &str) -> Option<Arc<Instance>> {
-        // Without its port, in lower case, and without the dot that ends a full name.
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
-            _ => host,
-        };
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        if name == domain {
-            return self.default_instance.clone();
+        match &*own_part(host, domain)? {
+            "" => self.default_instance.clone(),
+            own => self.by_host.get(own).cloned(),
         }
-        let own = name.strip_suffix(domain)?.strip_suffix('.')?;
-        self.by_host.get(own).cloned()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use berth_audit::{Seen, result_of};
 use berth_model::{AuditKind, Scope};
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::{
@@ -13,9 +14,9 @@ use serde_json::json;
 
 use crate::{
     answer,
-    audit::{self, Seen},
     body::Reader,
     failure::{Failure, Result},
+    heard::is_heard_of,
     names::Name,
     query::Query,
     request::Request,
@@ -90,9 +91,9 @@ fn refused(request: &Request, status: tonic::Status) -> Box<Failure> {
     let (who, credential) = (who.unwrap_or_default().to_owned(), credential.unwrap_or_default().to_owned());
     let failure: Box<Failure> = status.into();
     let is_login = !matches!(credential.as_str(), "" | "anonymous");
-    if is_login && audit::is_heard_of(failure.problem.code, failure.status) {
+    if is_login && is_heard_of(failure.problem.code, failure.status) {
         let refused = Seen::new(request.instance.id, AuditKind::LoginRefused, &who, &credential);
-        request.saw(&Seen { result: audit::result_of(failure.problem.code), ..refused });
+        request.saw(&Seen { result: result_of(failure.problem.code), ..refused });
     }
     if failure.problem.code == ErrorCode::Unauthorized {
         let challenge = format!("Basic realm=\"{}\"", request.instance.name);

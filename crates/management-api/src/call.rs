@@ -6,6 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use berth_audit::Audit;
 use berth_blobs::Blobs;
 use berth_model::{InstanceId, Permission, RepositoryId};
 use berth_oci::ErrorCode;
@@ -22,7 +23,7 @@ use berth_proto::{
         metadata_client::MetadataClient, repositories_client::RepositoriesClient, tasks_client::TasksClient,
     },
 };
-use berth_service::{Channel, Tasks};
+use berth_service::{Channel, Ids, SharedClock, Tasks};
 use http::{Method, header, request::Parts as Head};
 use sha2::{Digest as _, Sha256};
 
@@ -30,7 +31,6 @@ use crate::{
     artifacts::Platform,
     operation::{Operation, Rule},
     problem::{Refusal, Result, absent, invalid},
-    trail::Trail,
 };
 
 /// Everything that handlers may use.
@@ -50,7 +50,10 @@ pub(crate) struct Parts {
     pub(crate) blobs: Arc<dyn Blobs>,
     /// What artifacts run on, by digest.
     pub(crate) platforms: moka::future::Cache<String, Arc<Vec<Platform>>>,
-    pub(crate) trail: Trail,
+    /// What the audit is told of refused calls. What was done is written by the service that did it.
+    pub(crate) trail: Arc<Audit>,
+    pub(crate) clock: SharedClock,
+    pub(crate) ids: Ids,
     /// What has begun to change something.
     pub(crate) work: Tasks,
     /// The deployment's domain, in lower case; empty: there is the default instance's host only.

@@ -1,7 +1,11 @@
 //! Who calls: what a request shows becomes a caller, asked of instance-manager each time, so that what was taken away is
 //! gone at once. No cookies: a browser shows nothing by itself.
 
+use std::net::IpAddr;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
+use berth_audit::{Origin, Seen, result_of};
+use berth_model::{AuditKind, own_part};
 use berth_oci::{ErrorCode, Problem};
 use berth_proto::instance_manager::{
     AuthenticateRequest, Caller, GetInstanceRequest, InstanceEntry, InstancePassword,
@@ -29,8 +33,12 @@ enum Shown {
 
 /// The peer's address, as the audit and the counting of guesses name it; empty: not known.
 pub(crate) fn address(head: &Head) -> String {
+    peer(head).map(|peer| peer.to_string()).unwrap_or_default()
+}
+
+fn peer(head: &Head) -> Option<IpAddr> {
     let peer = head.extensions.get::<Connection>().and_then(|connection| connection.peer);
-    peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default()
+    peer.map(|peer| peer.ip().to_canonical())
 }
 
 /// 401, with the ways to show who one is.
@@ -68,38 +76,30 @@ fn shown(headers: &HeaderMap) -> Result<Shown> {
 
 /// The name of the instance that a host means: `<instance>-registry.<region>.<domain>`, or the default one. Without a
 /// domain of the deployment every host means that.
-pub(crate) fn instance_of_host<'a>(head: &'a Head, domain: &str) -> Result<(&'a str, Option<&'a str>)> {
+pub(crate) fn instance_of_host(head: &Head, domain: &str) -> Result<(String, Option<String>)> {
     if head.headers.get_all(header::HOST).iter().nth(1).is_some() {
         return Err(crate::problem::invalid("the request has more than one Host header"));
     }
     if domain.is_empty() {
-        return Ok((DEFAULT, None));
+        return Ok((DEFAULT.to_owned(), None));
     }
     let misdirected = || Refusal::new(ErrorCode::Misdirected, "this host serves no instance");
     let host = match head.uri.authority() {
         Some(authority) => authority.as_str(),
         None => head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     };
-    let host = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if host.eq_ignore_ascii_case(domain) {
-        return Ok((DEFAULT, None));
+    let own = own_part(host, domain).ok_or_else(misdirected)?;
+    if own.is_empty() {
+        return Ok((DEFAULT.to_owned(), None));
     }
-    // Host names are ASCII, so bytes count alike.
-    let at = host.len().checked_sub(domain.len() + 1).ok_or_else(misdirected)?;
-    let (own, rest) = host.split_at_checked(at).ok_or_else(misdirected)?;
-    let within = rest.strip_prefix('.').is_some_and(|rest| rest.eq_ignore_ascii_case(domain));
-    let (first, region) = own.split_once('.').filter(|_| within).ok_or_else(misdirected)?;
-    Ok((first.strip_suffix("-registry").ok_or_else(misdirected)?, Some(region)))
+    let (first, region) = own.split_once('.').ok_or_else(misdirected)?;
+    let name = first.strip_suffix("-registry").ok_or_else(misdirected)?;
+    Ok((name.to_owned(), Some(region.to_owned())))
 }
 
 /// The instance that the host of a call means.
 pub(crate) async fn host_instance(parts: &Parts, head: &Head) -> Result<InstanceEntry> {
     let (name, region) = instance_of_host(head, &parts.base_domain)?;
-    let name = name.to_ascii_lowercase();
     let request = GetInstanceRequest { name, ..GetInstanceRequest::default() };
     let misdirected = || Refusal::new(ErrorCode::Misdirected, "this host serves no instance");
     let found = match parts.instances.clone().get_instance(request).await {
@@ -143,7 +143,11 @@ pub(crate) async fn refused(parts: &Parts, head: &Head, status: &tonic::Status) 
     let told = |key| status.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (principal, credential) = (told(berth_proto::LOGIN_PRINCIPAL), told(berth_proto::LOGIN_CREDENTIAL));
     if let Ok(instance) = host_instance(parts, head).await {
-        parts.trail.login_refused(&instance.id, principal, credential, address(head));
+        if let Ok(instance) = instance.id.parse() {
+            let seen = Seen::new(instance, AuditKind::LoginRefused, principal, credential);
+            let origin = Origin { id: parts.ids.ulid(), address: peer(head) };
+            parts.trail.saw(&Seen { result: result_of(problem.code), ..seen }, origin, parts.clock.now());
+        }
     }
     challenge(problem)
 }
@@ -158,11 +162,7 @@ mod tests {
 
     #[test]
     fn a_host_means_its_instance_and_nothing_else() {
-        let found = |host: &str| {
-            let head = head(host);
-            let found = instance_of_host(&head, "berth.example").ok()?;
-            Some((found.0.to_owned(), found.1.map(str::to_owned)))
-        };
+        let found = |host: &str| instance_of_host(&head(host), "berth.example").ok();
         let own = Some(("acme".to_owned(), Some("cn-hangzhou".to_owned())));
         assert_eq!(found("acme-registry.cn-hangzhou.berth.example:443"), own);
         assert_eq!(found("acme-registry.cn-hangzhou.berth.example."), own);
@@ -171,6 +171,6 @@ mod tests {
         {
             assert_eq!(found(host), None, "{host}");
         }
-        assert_eq!(instance_of_host(&head("x"), "").unwrap(), (DEFAULT, None));
+        assert_eq!(instance_of_host(&head("x"), "").unwrap(), (DEFAULT.to_owned(), None));
     }
 }

@@ -14,7 +14,6 @@ mod operation;
 mod page;
 mod problem;
 mod serve;
-mod trail;
 mod values;
 
 mod access_checks;
@@ -38,6 +37,7 @@ mod users;
 
 use std::sync::Arc;
 
+use berth_audit::Audit;
 use berth_blobs::Blobs;
 use berth_proto::{
     MAX_MESSAGE_BYTES,
@@ -73,6 +73,8 @@ pub struct Deps<'a> {
     pub ids: Ids,
     /// Work that outlives its request.
     pub tasks: Tasks,
+    /// What goes on beside requests.
+    pub background: Tasks,
     /// Metrics.
     pub registry: &'a mut Registry,
 }
@@ -105,6 +107,9 @@ pub fn document() -> serde_json::Value {
     document::document(&mut routes())
 }
 
+/// How many different refusals wait at most for the audit, while instance-manager is away.
+const AUDIT_ENTRIES: usize = 5_000;
+
 /// Builds the API.
 pub fn build(deps: Deps<'_>) -> ManagementApi {
     macro_rules! client {
@@ -118,13 +123,11 @@ pub fn build(deps: Deps<'_>) -> ManagementApi {
     let document = document::document(&mut routes);
     let metrics = metrics::Metrics::register(deps.registry);
     let (instances, content) = (&deps.instance_manager, &deps.metadata);
-    let trail = trail::Trail::new(
-        client!(AuditClient, instances),
-        deps.ids.clone(),
-        deps.clock,
-        deps.tasks.clone(),
-        deps.registry,
-    );
+    let registry = deps.registry.sub_registry_with_prefix("berth_management_api");
+    let trail = Audit::new("system:management-api", AUDIT_ENTRIES, registry);
+    let clock = Arc::clone(&deps.clock);
+    let told = client!(AuditClient, instances);
+    trail.send(told, move || clock.now(), deps.ids.clone(), &deps.background);
     let parts = call::Parts {
         instances: client!(InstancesClient, instances),
         manager: client!(InstanceManagerClient, instances),
@@ -140,6 +143,8 @@ pub fn build(deps: Deps<'_>) -> ManagementApi {
         blobs: deps.blobs,
         platforms: moka::future::Cache::new(10_000),
         trail,
+        clock: deps.clock,
+        ids: deps.ids.clone(),
         work: deps.tasks,
         base_domain: deps.base_domain.trim_matches('.').to_ascii_lowercase(),
         // Of strings and numbers: nothing that JSON has no words for.

@@ -15,8 +15,9 @@ use axum::{
     Router,
     extract::{FromRequestParts, RawPathParams, Request, State},
 };
+use berth_audit::{Origin, Seen, result_of};
+use berth_model::AuditKind;
 use berth_oci::{ErrorCode, Problem};
-use berth_proto::instance_manager::AuditEntry;
 use berth_service::Ids;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -224,7 +225,7 @@ async fn answer(
         Ok(response) => Ok(response),
         Err(refused) => {
             if refused.problem.code == ErrorCode::Denied {
-                parts.trail.call_refused(witness.entry(&refused.problem));
+                witness.tell(&parts, &refused.problem);
             }
             Err(refused)
         }
@@ -234,20 +235,31 @@ async fn answer(
 fn tell(call: &Call, problem: &Problem) {
     let absent_elsewhere = problem.code == ErrorCode::NotFound;
     if problem.code == ErrorCode::Denied || absent_elsewhere {
-        call.parts.trail.call_refused(call.witness().entry(problem));
+        call.witness().tell(&call.parts, problem);
     }
 }
 
 /// What the audit needs of a call.
 #[derive(Debug)]
-pub(crate) struct Witness {
+struct Witness {
     operation: &'static str,
-    entry: AuditEntry,
+    /// The one that the call is about, or else the caller's.
+    instance: String,
+    principal: String,
+    credential: String,
+    origin: Origin,
 }
 
 impl Witness {
-    fn entry(self, problem: &Problem) -> AuditEntry {
-        AuditEntry { result: problem::code(problem.code).to_ascii_lowercase(), ..self.entry }
+    /// Tells the audit that the call was refused.
+    fn tell(&self, parts: &Parts, problem: &Problem) {
+        let Ok(instance) = self.instance.parse() else { return };
+        let seen = Seen {
+            result: result_of(problem.code),
+            subject: (self.operation, ""),
+            ..Seen::new(instance, AuditKind::CallRefused, &self.principal, &self.credential)
+        };
+        parts.trail.saw(&seen, self.origin, parts.clock.now());
     }
 }
 
@@ -260,14 +272,12 @@ impl Call {
         };
         Witness {
             operation: self.operation().id,
-            entry: AuditEntry {
-                instance_id: instance.to_owned(),
-                principal: caller.principal.clone(),
-                credential: caller.credential.clone(),
-                address: self.address.clone(),
-                request_id: self.request_id.clone(),
-                subject: self.operation().id.to_owned(),
-                ..AuditEntry::default()
+            instance: instance.to_owned(),
+            principal: caller.principal.clone(),
+            credential: caller.credential.clone(),
+            origin: Origin {
+                id: self.request_id.parse().unwrap_or_else(|_| self.parts.ids.ulid()),
+                address: self.address.parse().ok(),
             },
         }
     }

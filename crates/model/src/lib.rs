@@ -4,6 +4,7 @@
 mod audit;
 mod delivery;
 mod edition;
+mod host;
 mod id;
 mod instance;
 mod permission;
@@ -17,6 +18,7 @@ pub use delivery::BlobDelivery;
 pub use edition::{
     AddOns, Edition, EditionError, EditionRequired, Editions, Feature, Limit, Limits, PullRate, UNLIMITED,
 };
+pub use host::own_part;
 pub use id::{
     EventId, GrantId, IdError, InstanceId, NamespaceId, PrincipalId, ProviderId, RepositoryId, SecretId,
     TrustId, UploadId,

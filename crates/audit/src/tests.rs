@@ -1,12 +1,13 @@
 //! What gathers, what is lost, and what is told.
 
-use std::sync::atomic::AtomicBool;
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use berth_proto::instance_manager::{
-    ExportAuditRequest, ListAuditRequest, ListAuditResponse, RecordAuditResponse,
+    ExportAuditRequest, ListAuditRequest, ListAuditResponse, RecordAuditRequest, RecordAuditResponse,
+    audit_client::AuditClient,
     audit_server::{Audit as Trail, AuditServer},
 };
-use berth_service::{Clock as _, ManualClock};
+use berth_service::{Channel, Clock as _, ManualClock, Tasks};
 use tonic::{Request, Response, Status};
 
 use super::*;
@@ -21,7 +22,7 @@ fn origin(ids: &Ids) -> Origin {
 
 #[test]
 fn equal_things_of_a_minute_are_one_entry() {
-    let (ids, audit) = (ids(), Audit::new(0, &mut Registry::default()));
+    let (ids, audit) = (ids(), Audit::new("system:gateway", 0, &mut Registry::default()));
     let instance = InstanceId::new(ids.ulid());
     let pull = Seen::new(instance, AuditKind::ArtifactPulled, "anonymous", "anonymous");
     let at = |seconds: i64| Timestamp::from_seconds(1_700_000_040 + seconds);
@@ -42,7 +43,7 @@ fn equal_things_of_a_minute_are_one_entry() {
 
 #[test]
 fn memory_is_bounded_and_what_is_lost_is_told() {
-    let (ids, audit) = (ids(), Audit::new(FULL, &mut Registry::default()));
+    let (ids, audit) = (ids(), Audit::new("system:gateway", FULL, &mut Registry::default()));
     let (one, other) = (InstanceId::new(ids.ulid()), InstanceId::new(ids.ulid()));
     let now = Timestamp::from_seconds(1_700_000_000);
     for n in 0..FULL + 30 {
@@ -70,7 +71,7 @@ fn memory_is_bounded_and_what_is_lost_is_told() {
 
 #[test]
 fn a_flood_of_refusals_from_many_addresses_is_few_entries() {
-    let (ids, audit) = (ids(), Audit::new(0, &mut Registry::default()));
+    let (ids, audit) = (ids(), Audit::new("system:gateway", 0, &mut Registry::default()));
     let now = Timestamp::from_seconds(1_700_000_000);
     let seen = Seen::new(InstanceId::new(ids.ulid()), AuditKind::CallRefused, "", "bearer");
     for n in 0..100_000_u32 {
@@ -121,11 +122,11 @@ impl Trail for Shaky {
 #[tokio::test(start_paused = true)]
 async fn everything_is_told_once_however_often_it_is_sent() {
     let (ids, mut registry, shaky) = (ids(), Registry::default(), Shaky::default());
-    let (audit, tasks) = (Audit::new(0, &mut registry), Tasks::new());
+    let (audit, tasks) = (Audit::new("system:gateway", 0, &mut registry), Tasks::new());
     let clock = ManualClock::at(Timestamp::from_seconds(1_700_000_000));
     let client = AuditClient::new(Channel::local("audit", AuditServer::new(shaky.clone())));
     let clock_of_sender = Arc::clone(&clock);
-    send(Arc::clone(&audit), client, move || clock_of_sender.now(), ids.clone(), &mut registry, &tasks);
+    audit.send(client, move || clock_of_sender.now(), ids.clone(), &tasks);
     let pull = Seen::new(InstanceId::new(ids.ulid()), AuditKind::ArtifactPulled, "anonymous", "anonymous");
     shaky.away.store(true, Ordering::SeqCst);
     for n in 0..700 {
