@@ -10,7 +10,7 @@ fn line(text: &str) -> String {
 }
 
 fn name(arg: &Arg) -> String {
-    let value = arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str());
+    let value = arg.get_value_names().and_then(<[_]>::first).map(clap::builder::Str::as_str);
     let takes = arg.get_action().takes_values();
     match (arg.get_long(), value.filter(|_| takes)) {
         (Some(long), Some(value)) if arg.is_require_equals_set() => format!("--{long}[={value}]"),

@@ -142,12 +142,12 @@ pub(crate) async fn refused(parts: &Parts, head: &Head, status: &tonic::Status) 
     }
     let told = |key| status.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (principal, credential) = (told(berth_proto::LOGIN_PRINCIPAL), told(berth_proto::LOGIN_CREDENTIAL));
-    if let Ok(instance) = host_instance(parts, head).await {
-        if let Ok(instance) = instance.id.parse() {
-            let seen = Seen::new(instance, AuditKind::LoginRefused, principal, credential);
-            let origin = Origin { id: parts.ids.ulid(), address: peer(head) };
-            parts.trail.saw(&Seen { result: result_of(problem.code), ..seen }, origin, parts.clock.now());
-        }
+    if let Ok(instance) = host_instance(parts, head).await
+        && let Ok(instance) = instance.id.parse()
+    {
+        let seen = Seen::new(instance, AuditKind::LoginRefused, principal, credential);
+        let origin = Origin { id: parts.ids.ulid(), address: peer(head) };
+        parts.trail.saw(&Seen { result: result_of(problem.code), ..seen }, origin, parts.clock.now());
     }
     challenge(problem)
 }
