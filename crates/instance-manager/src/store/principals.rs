@@ -232,9 +232,9 @@ impl Store {
         after: &str,
         limit: u32,
     ) -> Result<Vec<StoredPrincipal>, Error> {
-        // No name has a tilde, and all it may have is before it.
-        let end = format!("{search}~");
-        let values = args![instance.to_string(), kind.as_str(), after, i64::from(limit), search, end];
+        // No name has a tilde, and all it may have is before it. One bound from below: of two SQLite would use the first.
+        let (from, end) = (search.max(after), format!("{search}~"));
+        let values = args![instance.to_string(), kind.as_str(), after, i64::from(limit), from, end];
         self.database.read_all(&sql::LIST_PRINCIPALS, values).await?.iter().map(principal).collect()
     }
 

@@ -112,7 +112,7 @@ berth_database::statements! {
     pub(crate) LIST_PRINCIPALS = "SELECT p.id, p.instance_id, p.kind, p.name, p.description, p.disabled, p.password_hash, \
         p.email, p.expires_at, p.last_used_at, p.grants_revision + i.access_revision, p.version, p.created_at, p.updated_at \
         FROM principals p JOIN instances i ON i.id = p.instance_id \
-        WHERE p.instance_id = $1 AND p.kind = $2 AND p.name > $3 AND p.name >= $5 AND p.name < $6 ORDER BY p.name LIMIT $4";
+        WHERE p.instance_id = $1 AND p.kind = $2 AND p.name >= $5 AND p.name < $6 AND p.name <> $3 ORDER BY p.name LIMIT $4";
     /// The lock under which a principal, its credentials and its grants change.
     pub(crate) LOCK_PRINCIPAL = "SELECT kind, version, password_hash FROM principals WHERE instance_id = $1 AND id = $2" for update;
     pub(crate) SET_PRINCIPAL = "UPDATE principals SET description = $2, email = $3, disabled = $4, expires_at = $5, \
