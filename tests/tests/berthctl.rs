@@ -7,7 +7,7 @@ use std::{
     process::{Output, Stdio},
 };
 
-use berth_testkit::{ADMIN, Deployment, PASSWORD, Setting, in_every_setting};
+use berth_testkit::{ADMIN, Deployment, PASSWORD, Setting, documented_commands, in_every_setting};
 use tokio::io::AsyncWriteExt;
 
 /// The built program: beside the registry's, unless the environment says otherwise.
@@ -256,17 +256,6 @@ async fn the_reference_is_fresh() {
     assert!(made == page, "run: berthctl reference > docs/berthctl-reference.md");
 }
 
-/// The commands of a page: what stands between ```sh and ```, in order.
-fn commands(page: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
-    let text = std::fs::read_to_string(file).unwrap();
-    let mut script = "set -euo pipefail\n".to_owned();
-    for block in text.split("```sh\n").skip(1) {
-        script.push_str(block.split("```").next().unwrap());
-    }
-    script
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_is_set_up_with_berthctl_and_its_page_alone() {
     let deployment = Deployment::builder(Setting::EMBEDDED).start().await.unwrap();
@@ -281,7 +270,7 @@ async fn a_tenant_is_set_up_with_berthctl_and_its_page_alone() {
         std::env::var("PATH").unwrap()
     );
     let output = tokio::process::Command::new("bash")
-        .args(["-c", &commands("berthctl.md")])
+        .args(["-c", &documented_commands("berthctl.md")])
         .current_dir(folder)
         .env("PATH", path)
         .env("HOME", folder)
