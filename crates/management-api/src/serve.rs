@@ -34,6 +34,7 @@ use crate::{
     metrics::{Labels, Metrics},
     operation::{Operation, Run},
     problem::{self, Refusal, Result, invalid},
+    unread::Shared,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -72,7 +73,9 @@ impl ManagementApi {
         let started = Instant::now();
         let id = self.0.ids.ulid().to_string();
         let is_head = request.method() == http::Method::HEAD;
-        let mut request = request.map(Body::new);
+        let is_http1 = request.version() <= http::Version::HTTP_11;
+        let (request, sent) = Shared::new(request);
+        let mut request = request.map(|()| Body::new(sent.clone()));
         request.extensions_mut().insert(RequestId(id.clone()));
         let span = tracing::info_span!("request", id = id.as_str());
         let answered =
@@ -90,7 +93,11 @@ impl ManagementApi {
         if is_head {
             *response.body_mut() = Body::empty();
         }
+        let has_more = !sent.read_on().await;
         let headers = response.headers_mut();
+        if has_more && is_http1 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Ok(value) = HeaderValue::from_str(&id) {
             headers.insert(REQUEST_ID, value);
         }

@@ -331,6 +331,43 @@ in_every_setting! {
     }
 }
 
+/// What comes back on a connection until it ends or rests for a while at the end of a message.
+async fn answers(stream: &mut tokio::net::TcpStream, count: usize) -> String {
+    use tokio::io::AsyncReadExt;
+    let (mut seen, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    while String::from_utf8_lossy(&seen).matches("request_id").count() < count {
+        let read = stream.read(&mut piece).await.unwrap();
+        assert!(read > 0, "ended after {}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&piece[..read]);
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+in_every_setting! {
+    async fn a_connection_that_has_more_to_come_says_that_it_ends(deployment: &'static Deployment) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let head = |length: usize, more: &str| {
+            format!("POST /api/v1/identity HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{more}\r\n")
+        };
+        // What is small is read to its end, and the next request is answered.
+        let mut stream = tokio::net::TcpStream::connect(deployment.address()).await.unwrap();
+        let request = head(100_000, "") + &"x".repeat(100_000);
+        for number in 1..=2 {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let seen = answers(&mut stream, 1).await.to_ascii_lowercase();
+            assert!(seen.starts_with("http/1.1 405") && !seen.contains("connection: close"), "{number}: {seen}");
+        }
+        // What is large, or waits to be asked for, is not.
+        for more in ["", "Expect: 100-continue\r\n"] {
+            let mut stream = tokio::net::TcpStream::connect(deployment.address()).await.unwrap();
+            stream.write_all(head(10_000_000, more).as_bytes()).await.unwrap();
+            let seen = answers(&mut stream, 1).await.to_ascii_lowercase();
+            assert!(seen.starts_with("http/1.1 405") && seen.contains("connection: close"), "{seen}");
+            assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "{more}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_is_made_managed_while_it_is_stopped_and_ended() {
     let deployment = crate::builder(Setting::EMBEDDED).start().await.unwrap();
