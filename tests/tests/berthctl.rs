@@ -45,6 +45,7 @@ impl Home {
             .env_clear()
             .env("BERTH_CONFIG", self.config())
             .env("HOME", self.0.path())
+            .env("TERM", "xterm")
             .env("GNUPGHOME", self.0.path().join("gnupg"))
             .env(
                 "PATH",
@@ -245,6 +246,23 @@ async fn tokens_are_kept_in_a_keyring_when_one_says_so() {
     }
     assert!(home.said(&["whoami"]).await.contains(ADMIN));
     program("gpgconf", &["--kill", "gpg-agent"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_terminal_long_work_has_a_bar() {
+    let deployment = Deployment::builder(Setting::EMBEDDED).start().await.unwrap();
+    let home = Home::new();
+    home.login(&deployment).await;
+    home.said(&["namespace", "create", "--name", "barred"]).await;
+    home.said(&["repository", "create", "--path", "barred/app"]).await;
+    let command = format!("{} namespace delete barred --wait -o name", program().display());
+    // `script` runs it on a terminal of its own.
+    let output = home.run_program(Path::new("script"), &["-qec", &command, "/dev/null"], "").await;
+    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{seen}");
+    assert!(seen.contains("namespace.delete barred [====") && seen.contains("] 1 of 1"), "{seen}");
+    // It is gone when the answer comes.
+    assert!(seen.trim_end().ends_with("\u{1b}[2Kbarred"), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Long work, and how far it is: a bar on a terminal, lines elsewhere.
 
-use std::{io::IsTerminal, time::Duration};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use percent_encoding::utf8_percent_encode;
@@ -24,11 +24,8 @@ enum Shown {
 
 impl Shown {
     fn new() -> Self {
-        if std::io::stderr().is_terminal() {
-            Self::Bar(ProgressBar::new_spinner())
-        } else {
-            Self::Lines(String::new())
-        }
+        let bar = ProgressBar::new_spinner();
+        if bar.is_hidden() { Self::Lines(String::new()) } else { Self::Bar(bar) }
     }
 
     fn show(&mut self, task: &Value) {
@@ -85,7 +82,7 @@ pub(crate) async fn watch(client: &Client, target: &Target, task: &str) -> Resul
             }
             _ => {
                 if let Shown::Bar(bar) = shown {
-                    bar.finish();
+                    bar.finish_and_clear();
                 }
                 return Ok(found);
             }
