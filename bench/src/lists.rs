@@ -1,7 +1,11 @@
 //! What the size of a tenant costs its administrators: lists, gets, makes and searches of the REST API among few
 //! repositories and users, and among many.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use berth_testkit::{ADMIN, Deployment, Engine, Layout, PASSWORD, Setting};
@@ -68,6 +72,24 @@ async fn fill(caller: &Caller, kind: &'static str, from: usize, to: usize) -> an
     Ok(())
 }
 
+/// Waits until what was made is in the audit, and nothing is done but what is asked for.
+async fn settled(deployment: &Deployment) -> anyhow::Result<()> {
+    let process = deployment.processes().first().context("a deployment of nothing")?;
+    let began = Instant::now();
+    loop {
+        let metrics = process.metrics().await?;
+        let waiting = metrics.lines().filter(|line| line.starts_with("berth_events_outbox_depth{"));
+        if waiting.into_iter().all(|line| line.ends_with(" 0")) {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < Duration::from_secs(600),
+            "the audit was not told everything in ten minutes"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 fn made(kind: &str, number: usize) -> (String, String) {
     match kind {
         "repository" => {
@@ -120,7 +142,7 @@ async fn percentiles(
     }
     for kind in ["repository", "user"] {
         let mut seen = Latencies::new();
-        for nth in 0..SAMPLES / 4 {
+        for nth in 0..SAMPLES {
             // Names that nothing else has.
             let (target, body) = made(kind, 10_000_000 * round + nth);
             let began = Instant::now();
@@ -150,11 +172,13 @@ pub(crate) async fn measure(engine: Engine, repositories: usize, users: usize) -
     let small = (100, 10);
     fill(&caller, "repository", 0, small.0).await?;
     fill(&caller, "user", 0, small.1).await?;
+    settled(&deployment).await?;
     // Once for what is only slow the first time.
     percentiles(&caller, 1, small).await?;
     let few = percentiles(&caller, 2, small).await?;
     fill(&caller, "repository", small.0, repositories).await?;
     fill(&caller, "user", small.1, users).await?;
+    settled(&deployment).await?;
     let many = percentiles(&caller, 3, (repositories, users)).await?;
     println!(
         "| p95, us | {} repositories, {} users | {repositories}, {users} | times |\n|---|---:|---:|---:|",
