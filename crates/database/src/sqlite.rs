@@ -121,6 +121,9 @@ impl Sqlite {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5))
             .pragma("cache_size", "-16384")
+            // Pages in the log before they are folded into the file: at 1,000, which is usual, one commit of thirty waited
+            // for that, in a large database for milliseconds.
+            .pragma("wal_autocheckpoint", "4000")
             .pragma("temp_store", "MEMORY")
             .statement_cache_capacity(256);
         let mut writer = SqliteConnection::connect_with(&options.clone().create_if_missing(true)).await?;
