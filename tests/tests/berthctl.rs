@@ -7,7 +7,7 @@ use std::{
     process::{Output, Stdio},
 };
 
-use berth_testkit::{ADMIN, Deployment, PASSWORD, Setting, documented_commands, in_every_setting};
+use berth_testkit::{ADMIN, Deployment, PASSWORD, Setting, in_every_setting, run_documented};
 use tokio::io::AsyncWriteExt;
 
 /// The built program: beside the registry's, unless the environment says otherwise.
@@ -287,24 +287,41 @@ async fn a_tenant_is_set_up_with_berthctl_and_its_page_alone() {
         crane.display(),
         std::env::var("PATH").unwrap()
     );
-    let output = tokio::process::Command::new("bash")
-        .args(["-c", &documented_commands("berthctl.md")])
-        .current_dir(folder)
-        .env("PATH", path)
-        .env("HOME", folder)
-        .env("DOCKER_CONFIG", folder.join("docker"))
-        .env("BERTH_CONFIG", home.config())
-        .env("BERTH", deployment.url())
-        .env("PASSWORD", PASSWORD)
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
+    let out = run_documented("berthctl.md", "berthctl ", |bash| {
+        bash.current_dir(folder)
+            .env("PATH", path)
+            .env("HOME", folder)
+            .env("DOCKER_CONFIG", folder.join("docker"))
+            .env("BERTH_CONFIG", home.config())
+            .env("BERTH", deployment.url())
+            .env("PASSWORD", PASSWORD);
+    })
+    .await;
     // The push is in the audit, by the robot, and only the tag that stayed is there.
     assert!(out.contains("artifact.pushed") && out.contains("robot:"), "{out}");
     assert_eq!(deployment.client().repository("team/app").tags().await.unwrap(), ["v1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_on_the_whole_deployment_is_waited_for() {
+    let deployment = Deployment::builder(Setting::EMBEDDED).collecting_at_once().start().await.unwrap();
+    let home = Home::new();
+    home.login(&deployment).await;
+    let mut tasks = Vec::new();
+    for (noun, kind) in [("garbage-collection", "garbage_collection.run"), ("scrub", "scrub.run")] {
+        let output = home.run(&[noun, "run", "--wait", "-o", "json"], "").await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.contains("done"), "{said}");
+        let task: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&task["state"], &task["kind"]), (&"done".into(), &kind.into()));
+        tasks.push(task["id"].as_str().unwrap().to_owned());
+    }
+    let listed = home.said(&["deployment-task", "list", "-o", "name"]).await;
+    assert_eq!(listed.lines().rev().collect::<Vec<_>>(), tasks, "the newest first");
+    let watched = home.said(&["deployment-task", "get", &tasks[0], "--watch", "-o", "yaml"]).await;
+    assert!(watched.contains("state: done"), "{watched}");
+    let wrong = home.run(&["deployment-task", "get", "absent", "--watch"], "").await;
+    assert!(!wrong.status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -249,9 +249,9 @@ async fn command(mut registry: Registry, instance: Option<String>, command: Admi
         }
         AdminCommand::Audit(wanted) => audit::print(registry.audit, instance_id, wanted).await?,
         AdminCommand::Collection { command: CollectionCommand::Now } => {
-            let moved =
-                registry.metadata.collect_now(CollectNowRequest {}).await.map_err(|status| said(&status))?;
-            terminal::line(&format!("{} reviews were brought forward", moved.into_inner().moved));
+            let request = CollectNowRequest { instance_id, ..CollectNowRequest::default() };
+            let begun = registry.metadata.collect_now(request).await.map_err(|status| said(&status))?;
+            terminal::line(&format!("task {} runs", begun.into_inner().task_id));
         }
         AdminCommand::Collection { command: CollectionCommand::Status } => {
             let asked = registry.metadata.collection_status(CollectionStatusRequest {}).await;
@@ -291,7 +291,8 @@ async fn command(mut registry: Registry, instance: Option<String>, command: Admi
             terminal::line(&format!("{destroyed} keys of {instance} were destroyed"));
         }
         AdminCommand::Scrub { command: ScrubCommand::Now } => {
-            let asked = registry.metadata.scrub_now(ScrubNowRequest { unpaced: false }).await;
+            let request = ScrubNowRequest { instance_id, ..ScrubNowRequest::default() };
+            let asked = registry.metadata.scrub_now(request).await;
             let number = asked.map_err(|status| said(&status))?.into_inner().number;
             terminal::line(&format!("pass {number} runs"));
         }

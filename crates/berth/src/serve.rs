@@ -361,6 +361,7 @@ impl<'a> Builder<'a> {
         self.grpc.add_service(Guard::new("principals", service.principals));
         self.grpc.add_service(Guard::new("roles", service.roles));
         self.grpc.add_service(Guard::new("sessions", service.sessions));
+        self.grpc.add_service(Guard::new("tasks", service.tasks));
         self.grpc.add_service(Guard::new("identity-providers", service.identity_providers));
         self.grpc.add_service(Guard::new("logins", service.logins));
         self.grpc.add_service(Guard::new("audit", service.subscriber));

@@ -147,7 +147,7 @@ async fn open_own(config: &Config, ground: &Tasks) -> Result<Own> {
 
 /// Asks for a pass, prints what it finds, and waits for its end.
 async fn watch(mut metadata: MetadataClient<Channel>) -> Result<ScrubPass> {
-    let asked = metadata.scrub_now(ScrubNowRequest { unpaced: true }).await;
+    let asked = metadata.scrub_now(ScrubNowRequest { unpaced: true, ..ScrubNowRequest::default() }).await;
     let (mut number, mut shown) = (asked.map_err(|status| said(&status))?.into_inner().number, 0);
     loop {
         let asked = metadata.scrub_status(ScrubStatusRequest { findings_after: shown }).await;

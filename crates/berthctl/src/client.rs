@@ -36,6 +36,8 @@ impl Call {
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) body: Vec<u8>,
+    /// Below `/api/v1`: where what was made or begun is.
+    pub(crate) location: Option<String>,
 }
 
 impl Reply {
@@ -147,8 +149,11 @@ impl Client {
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
+        let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.and_then(|path| path.strip_prefix("/api/v1/"));
+        let location = location.map(|path| format!("/{path}"));
         let body = response.bytes().await.map_err(unreachable)?.to_vec();
-        Ok(Reply { status, body })
+        Ok(Reply { status, body, location })
     }
 }
 

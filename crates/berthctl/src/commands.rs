@@ -159,7 +159,7 @@ fn verb(operation: &Operation) -> Command {
         let wait = Arg::new("wait").long("wait").action(ArgAction::SetTrue);
         command = command.arg(wait.help("Show how far it is until it is done"));
     }
-    if operation.id == "tasks.get" {
+    if matches!(operation.id, "tasks.get" | "deployment_tasks.get") {
         let watch = Arg::new("watch").long("watch").short('w').action(ArgAction::SetTrue);
         command = command.arg(watch.help("Show how far it is until it has ended"));
     }
@@ -175,6 +175,7 @@ fn about(noun: &str) -> &'static str {
         "access-check" => "Whether somebody may do something, and why",
         "artifact" => "What repositories hold: images, indexes, charts, signatures",
         "audit" => "What was done, by whom, from where",
+        "deployment-task" => "Long work on the whole deployment, and how far it is",
         "documentation" => "The OpenAPI document",
         "edition" => "What instances may have",
         "endpoint" => "Where an instance is reached",
@@ -193,7 +194,7 @@ fn about(noun: &str) -> &'static str {
         "session" => "Sessions; see login and logout",
         "storage" => "Where bytes are, and how they reach clients",
         "tag" => "Names of artifacts",
-        "task" => "Long work, and how far it is",
+        "task" => "Long work in an instance, and how far it is",
         "temporary-token" => "Tokens for an hour",
         "trust" => "Which workloads are which robot",
         "user" => "People",

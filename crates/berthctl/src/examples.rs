@@ -36,6 +36,19 @@ pub(crate) fn of(operation: &str) -> &'static str {
   berthctl task list
   berthctl task get 01KQ… --watch"
         }
+        "deployment_tasks.get" => {
+            "Examples:
+  berthctl deployment-task list
+  berthctl deployment-task get 01KQ… --watch"
+        }
+        "garbage_collection.run" => {
+            "Examples:
+  berthctl garbage-collection run --wait"
+        }
+        "instances.delete" => {
+            "Examples:
+  berthctl instance delete --instance acme --force --wait"
+        }
         "namespaces.delete" => {
             "Examples:
   berthctl namespace delete team --wait"

@@ -147,13 +147,11 @@ pub(crate) async fn run(
     arguments: &ArgMatches,
     output: Output,
 ) -> Result<(), Failure> {
+    let path = path(operation, target, arguments)?;
     if arguments.try_get_one::<bool>("watch").ok().flatten() == Some(&true) {
-        let task = arguments.get_one::<String>("task").map_or("", String::as_str);
-        let ended = tasks::watch(client, target, task).await?;
-        show::one("task", &ended, output);
+        show::one("task", &tasks::watch(client, &path).await?, output);
         return Ok(());
     }
-    let path = path(operation, target, arguments)?;
     let pairs = query(operation, arguments)?;
     if operation.pages {
         return pages(client, operation, arguments, output, &path, pairs).await;
@@ -177,9 +175,8 @@ pub(crate) async fn run(
     }
     let answer = reply.json();
     let waits = arguments.try_get_one::<bool>("wait").ok().flatten() == Some(&true);
-    if let (true, Some(task)) = (waits, answer["task_id"].as_str()) {
-        let ended = tasks::watch(client, target, task).await?;
-        show::one("task", &ended, output);
+    if let (true, Some(task)) = (waits, &reply.location) {
+        show::one("task", &tasks::watch(client, task).await?, output);
         return Ok(());
     }
     show::one(operation.noun, &answer, output);

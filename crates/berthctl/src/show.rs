@@ -43,7 +43,7 @@ fn columns(noun: &str) -> &'static [&'static str] {
         "role" => &["name", "built_in", "scopes", "description"],
         "storage" => &["id", "kind", "current", "encrypted"],
         "tag" => &["name", "digest", "content_size", "updated_at", "updated_by"],
-        "task" => &["id", "kind", "name", "state", "progress", "created_at"],
+        "deployment-task" | "task" => &["id", "kind", "name", "state", "progress", "created_at"],
         "trust" => &["id", "provider", "robot", "audience"],
         "user" => &["name", "email", "disabled", "last_used_at"],
         _ => &[],
@@ -73,6 +73,8 @@ fn name(noun: &str, item: &Value) -> String {
     let first = match noun {
         "repository" => "path",
         "artifact" => "digest",
+        // Its name is that of what it is done to.
+        "deployment-task" | "task" => "id",
         _ => "name",
     };
     [first, "id"].iter().map(|field| cell(&item[*field])).find(|text| !text.is_empty()).unwrap_or_default()

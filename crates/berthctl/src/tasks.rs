@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 use crate::{
     client::{Call, Client},
-    contexts::Target,
     failure::Failure,
-    request::PART,
 };
 
 /// How often a task is looked at.
@@ -32,6 +29,11 @@ impl Shown {
         let text = |name: &str| task[name].as_str().unwrap_or_default();
         let (done, total) =
             (task["progress"]["done"].as_u64().unwrap_or_default(), &task["progress"]["total"]);
+        let waits = match (text("message"), text("waits_until")) {
+            ("", "") => String::new(),
+            ("", until) => format!(" (waits until {until})"),
+            (message, _) => format!(" ({message})"),
+        };
         match self {
             Self::Bar(bar) => {
                 let template = match total.as_u64() {
@@ -44,14 +46,14 @@ impl Shown {
                 if let Ok(style) = ProgressStyle::with_template(template) {
                     bar.set_style(style.progress_chars("=> "));
                 }
-                bar.set_message(format!("{} {}", text("kind"), text("name")));
+                bar.set_message(format!("{} {}{waits}", text("kind"), text("name")));
                 bar.set_position(done);
                 bar.tick();
             }
             Self::Lines(last) => {
                 let line = match total.as_u64() {
-                    Some(total) => format!("{}: {done} of {total}", text("state")),
-                    None => format!("{}: {done}", text("state")),
+                    Some(total) => format!("{}: {done} of {total}{waits}", text("state")),
+                    None => format!("{}: {done}{waits}", text("state")),
                 };
                 if line != *last {
                     crate::remark(&line);
@@ -62,10 +64,9 @@ impl Shown {
     }
 }
 
-/// Shows how far a task is until it has ended; what it is then.
-pub(crate) async fn watch(client: &Client, target: &Target, task: &str) -> Result<Value, Failure> {
-    let (instance, id) = (utf8_percent_encode(&target.instance, PART), utf8_percent_encode(task, PART));
-    let call = Call::get(format!("/instances/{instance}/tasks/{id}"));
+/// Shows how far the task at a path is until it has ended; what it is then.
+pub(crate) async fn watch(client: &Client, path: &str) -> Result<Value, Failure> {
+    let call = Call::get(path);
     let mut shown = Shown::new();
     loop {
         let found = client.call(&call).await?.json();
@@ -76,7 +77,7 @@ pub(crate) async fn watch(client: &Client, target: &Target, task: &str) -> Resul
                 return Err(Failure::Refused {
                     detail: found["message"].as_str().unwrap_or("it failed").to_owned(),
                     code: "TASK_FAILED".to_owned(),
-                    request: task.to_owned(),
+                    request: found["id"].as_str().unwrap_or_default().to_owned(),
                     hint: "",
                 });
             }

@@ -11,6 +11,7 @@ mod open;
 mod postgres;
 mod sqlite;
 mod statement;
+pub mod tasks;
 #[cfg(any(test, feature = "testing"))]
 mod testing;
 #[cfg(test)]

@@ -38,11 +38,19 @@ pub(crate) trait Limiter: std::fmt::Debug + Send + Sync {
         add_ons: &AddOns,
     ) -> Result<u64, Problem>;
 
-    /// Ends an instance; CONFLICT while it has content and nobody insists. Whether nothing of it is left.
-    async fn remove(&self, instance: InstanceId, force: bool) -> Result<bool, Problem>;
+    /// Ends an instance; CONFLICT while it has content and nobody insists. How much of it is left.
+    async fn remove(&self, instance: InstanceId, force: bool) -> Result<Left, Problem>;
 
     /// What an instance has.
     async fn usage(&self, instance: InstanceId) -> Result<GetUsageResponse, Problem>;
+}
+
+/// What metadata has left of an instance that ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Left {
+    Nothing,
+    /// So many repositories, blobs and objects; none: too many to be counted each time.
+    Some(Option<u64>),
 }
 
 /// Asks metadata.
@@ -70,10 +78,11 @@ impl Limiter for MetadataLimiter {
         Ok(answer.into_inner().namespaces)
     }
 
-    async fn remove(&self, instance: InstanceId, force: bool) -> Result<bool, Problem> {
+    async fn remove(&self, instance: InstanceId, force: bool) -> Result<Left, Problem> {
         let request = RemoveInstanceRequest { instance_id: instance.to_string(), force };
         let answer = self.0.clone().remove_instance(request).await.map_err(|status| from_status(&status))?;
-        Ok(answer.into_inner().done)
+        let answer = answer.into_inner();
+        Ok(if answer.done { Left::Nothing } else { Left::Some(answer.left) })
     }
 
     async fn usage(&self, instance: InstanceId) -> Result<GetUsageResponse, Problem> {
@@ -213,24 +222,25 @@ impl Instances {
     }
 
     /// Ends an instance for good, with all that is in it. Refused while it has repositories, unless `force`; while metadata
-    /// is away the wish stays, and the answer shows it. Bytes, people and keys go by and by.
+    /// is away the wish stays, and the answer shows it. Bytes, people and keys go by and by, as the task says.
     pub(crate) async fn delete(
         &self,
         actor: &Actor,
         instance: InstanceId,
         version: Option<i64>,
         force: bool,
-    ) -> Result<Tenant, Error> {
+    ) -> Result<(Tenant, String), Error> {
         let before = self.get(instance).await?;
         if before.default {
             return Err(invalid("the default instance can't be deleted").into());
         }
         let subject = format!("instance:{instance} {}", before.name);
         let entry = actor.entry(&self.ids, instance, "instance.deletion_requested", subject);
-        let wished = self.store.wish_deletion(instance, version, force, entry).await?;
+        let task = self.ids.ulid().to_string();
+        let (wished, task) = self.store.wish_deletion(instance, version, (force, task), entry).await?;
         match self.tend(instance).await {
-            Ok(after) => Ok(after.unwrap_or(wished)),
-            Err(Error::Problem(problem)) if problem.code == ErrorCode::Unavailable => Ok(wished),
+            Ok(after) => Ok((after.unwrap_or(wished), task)),
+            Err(Error::Problem(problem)) if problem.code == ErrorCode::Unavailable => Ok((wished, task)),
             Err(error) => Err(error),
         }
     }
@@ -264,25 +274,39 @@ impl Instances {
 
     /// Asks metadata whether the instance may end, and settles the wish by its answer.
     async fn tend_wish_for_end(&self, tenant: &Tenant, force: bool) -> Result<(), Error> {
-        match self.limiter.remove(tenant.id, force).await {
+        match self.remove(tenant, force).await {
             Ok(_) => {
                 let entry = self.comes_to(tenant, "instance.deletion_began");
                 self.store.begin_deletion(tenant.id, entry).await?;
                 self.settings.refresh().await
             }
-            Err(problem) if problem.code == ErrorCode::Conflict => {
+            Err(Error::Problem(problem)) if problem.code == ErrorCode::Conflict => {
                 let mut entry = self.comes_to(tenant, "instance.deletion_refused");
                 "refused".clone_into(&mut entry.result);
-                self.store.drop_deletion_wish(tenant.id, entry).await?;
+                self.store.drop_deletion_wish(tenant.id, &problem.message, entry).await?;
                 Err(problem.into())
             }
-            Err(problem) => Err(problem.into()),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Tells metadata to end an instance, and notes in the task what it answers.
+    async fn remove(&self, tenant: &Tenant, force: bool) -> Result<Left, Error> {
+        let answer = self.limiter.remove(tenant.id, force).await;
+        match &answer {
+            Ok(Left::Some(Some(left))) => self.store.note_deletion(tenant.id, Ok(*left)).await?,
+            Err(problem) if problem.code != ErrorCode::Conflict => {
+                let reason = format!("its content can't be removed just now: {}", problem.message);
+                self.store.note_deletion(tenant.id, Err(reason)).await?;
+            }
+            _ => {}
+        }
+        Ok(answer?)
     }
 
     /// Goes on with the end of an instance: content first, since its keys and stores are needed until it is gone.
     async fn tend_end(&self, tenant: &Tenant) -> Result<(), Error> {
-        if !self.limiter.remove(tenant.id, true).await? {
+        if self.remove(tenant, true).await? != Left::Nothing {
             return Ok(());
         }
         while self.store.delete_some_principals(tenant.id).await? {}

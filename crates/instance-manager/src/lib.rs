@@ -47,6 +47,7 @@ use berth_proto::{
         instance_keys_server::InstanceKeysServer, instance_manager_server::InstanceManagerServer,
         instances_server::InstancesServer, logins_server::LoginsServer, principals_server::PrincipalsServer,
         roles_server::RolesServer, sessions_server::SessionsServer, stores_server::StoresServer,
+        tasks_server::TasksServer,
     },
     metadata::limits_client::LimitsClient,
 };
@@ -55,7 +56,7 @@ pub use bootstrap::ADMIN;
 pub use error::Error;
 pub use grpc::{
     AuditApi, AuditSubscriber, IdentityProvidersApi, InstanceManagerApi, InstancesApi, LoginsApi,
-    PrincipalsApi, RolesApi, SessionsApi,
+    PrincipalsApi, RolesApi, SessionsApi, TasksApi,
 };
 pub use keys::InstanceKeysApi;
 pub use root_key::reseal;
@@ -184,6 +185,8 @@ pub struct Service {
     pub roles: RolesServer<RolesApi>,
     /// Who calls the management API.
     pub sessions: SessionsServer<SessionsApi>,
+    /// The ends of instances, and how far they are.
+    pub tasks: TasksServer<TasksApi>,
     /// The keys that seal what instances store.
     pub keys: InstanceKeysServer<InstanceKeysApi>,
     /// The stores of instances, for blob-store and the scrubber.
@@ -387,7 +390,7 @@ async fn assemble(
         days: config.audit_retention_days,
     };
     worker::tend_audit(retention.clone(), &deps.tasks);
-    worker::forget_requests(store.clone(), &deps.tasks);
+    worker::forget_old(store.clone(), &deps.tasks);
     let trail = AuditApi { store: store.clone(), metrics: metrics.clone(), streams: streams.clone() };
     let subscriber = AuditSubscriber { store: store.clone(), metrics: metrics.clone() };
     let sessions = sessions::Sessions {
@@ -396,6 +399,7 @@ async fn assemble(
         settings: settings.clone(),
         ids: instances.ids.clone(),
     };
+    let ends = store.clone();
     let api = InstanceManagerApi {
         issuer,
         authority,
@@ -427,6 +431,7 @@ async fn assemble(
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         sessions: SessionsServer::new(SessionsApi { sessions }),
+        tasks: TasksServer::new(TasksApi { store: ends }),
         keys,
         stores,
         audit: AuditServer::new(trail)

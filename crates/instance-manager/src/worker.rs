@@ -114,24 +114,27 @@ pub(crate) fn tend_audit(retention: Retention, tasks: &Tasks) {
     });
 }
 
-/// How often requests are forgotten that nobody repeats any more.
+/// How often requests are forgotten that nobody repeats any more, and tasks that nobody asks for.
 const FORGET: Duration = Duration::from_secs(600);
 
-/// Forgets requests in time; ends with `tasks`.
-pub(crate) fn forget_requests(store: Store, tasks: &Tasks) {
+/// Forgets requests and tasks in time; ends with `tasks`.
+pub(crate) fn forget_old(store: Store, tasks: &Tasks) {
     let stopping = tasks.stopping();
-    tasks.spawn("requests", async move {
+    tasks.spawn("forget", async move {
         loop {
             let forgotten = tokio::select! {
                 () = stopping.cancelled() => return,
-                forgotten = store.forget_requests() => forgotten,
+                forgotten = store.forget_old() => forgotten,
             };
             match forgotten {
                 // There may be more.
                 Ok(1..) => continue,
                 Ok(0) => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "requests can't be forgotten");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "what is old can't be forgotten"
+                    );
                 }
             }
             tokio::select! {

@@ -121,18 +121,27 @@ impl<T: Serialize + ToSchema + Send + 'static> Answer for Created<T> {
     }
 }
 
-/// 202 with what goes on.
+/// Something that has a path.
+pub(crate) trait Located {
+    fn location(&self) -> &str;
+}
+
+/// 202 with what goes on, and where it says how far it is.
 #[derive(Debug)]
 pub(crate) struct Accepted<T>(pub(crate) T);
 
-impl<T: Serialize + ToSchema + Send + 'static> Answer for Accepted<T> {
+impl<T: Serialize + ToSchema + Located + Send + 'static> Answer for Accepted<T> {
     fn describe(schemas: &mut Schemas) -> Described {
         let content = Some((JSON, schemas.reference::<T>()));
         Described { status: StatusCode::ACCEPTED, description: "Begun; it goes on", content, tagged: false }
     }
 
     fn respond(self) -> Response<Body> {
-        json_response(StatusCode::ACCEPTED, &self.0)
+        let mut response = json_response(StatusCode::ACCEPTED, &self.0);
+        if let Ok(location) = HeaderValue::from_str(self.0.location()) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response
     }
 }
 

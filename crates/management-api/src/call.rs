@@ -16,7 +16,7 @@ use berth_proto::{
         ListReadableRequest, ListReadableResponse, audit_client::AuditClient,
         identity_providers_client::IdentityProvidersClient, instance_manager_client::InstanceManagerClient,
         instances_client::InstancesClient, principals_client::PrincipalsClient, roles_client::RolesClient,
-        sessions_client::SessionsClient,
+        sessions_client::SessionsClient, tasks_client::TasksClient as EndsClient,
     },
     metadata::{
         GetRepositoryRequest, Manager, RepositoryEntry, contents_client::ContentsClient,
@@ -46,7 +46,10 @@ pub(crate) struct Parts {
     pub(crate) metadata: MetadataClient<Channel>,
     pub(crate) repositories: RepositoriesClient<Channel>,
     pub(crate) contents: ContentsClient<Channel>,
+    /// Of metadata.
     pub(crate) tasks: TasksClient<Channel>,
+    /// Of instance-manager: the ends of instances.
+    pub(crate) ends: EndsClient<Channel>,
     pub(crate) blobs: Arc<dyn Blobs>,
     /// What artifacts run on, by digest.
     pub(crate) platforms: moka::future::Cache<String, Arc<Vec<Platform>>>,

@@ -11,6 +11,7 @@ use crate::{
     input::{Json, Nothing},
     operation::{Operation, Routes, Rule},
     problem::{Result, absent},
+    tasks::BegunTask,
     values::Moment,
 };
 
@@ -35,13 +36,6 @@ struct CollectionQueue {
     /// When its first is due; absent: it is empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_due: Option<Moment>,
-}
-
-/// What a run has brought forward.
-#[derive(Debug, Serialize, ToSchema)]
-struct CollectionRun {
-    /// Rows that are due now.
-    moved: u64,
 }
 
 /// A pass of the comparison of rows and bytes.
@@ -90,12 +84,6 @@ struct NewScrub {
     unpaced: bool,
 }
 
-/// The pass that runs.
-#[derive(Debug, Serialize, ToSchema)]
-struct ScrubNumber {
-    number: u64,
-}
-
 pub(crate) fn add(routes: &mut Routes) {
     let (read, act) = (Rule::Needs(Permission::TaskRead), Rule::Needs(Permission::TaskUpdate));
     routes.add(
@@ -104,13 +92,15 @@ pub(crate) fn add(routes: &mut Routes) {
     );
     let run =
         Operation::post("/garbage-collection/runs", "garbage_collection.run", "Collect now what may go", act)
-            .describe("Nothing is due before the time for which everything is kept that was just touched.");
-    routes.add(run, collect);
+            .describe("Nothing is due before the time for which everything is kept that was just touched. Asked for again while it goes on, it begins anew and is the same task.");
+    routes.add(run.repeatable(), collect);
     routes.add(
         Operation::get("/scrub", "scrub.get", "Show the newest comparison of rows and bytes", read),
         scrubbed,
     );
-    routes.add(Operation::post("/scrub", "scrub.run", "Compare rows and bytes now", act), scrub);
+    let run = Operation::post("/scrub", "scrub.run", "Compare rows and bytes now", act)
+        .describe("At the usual pace the one that runs will do; unpaced, that is given up for it.");
+    routes.add(run.repeatable(), scrub);
 }
 
 async fn get(call: Call, _: Nothing) -> Result<Plain<Collection>> {
@@ -128,9 +118,11 @@ async fn get(call: Call, _: Nothing) -> Result<Plain<Collection>> {
     }))
 }
 
-async fn collect(call: Call, _: Nothing) -> Result<Accepted<CollectionRun>> {
-    let moved = call.parts.metadata.clone().collect_now(wire::CollectNowRequest {}).await?.into_inner().moved;
-    Ok(Accepted(CollectionRun { moved }))
+async fn collect(call: Call, _: Nothing) -> Result<Accepted<BegunTask>> {
+    let (manager, instance_id) = (call.on_behalf(), call.caller().instance_id.clone());
+    let request = wire::CollectNowRequest { manager, instance_id };
+    let begun = call.parts.metadata.clone().collect_now(request).await?.into_inner();
+    Ok(Accepted(BegunTask::of_deployment(begun.task_id)))
 }
 
 async fn scrubbed(call: Call, _: Nothing) -> Result<Plain<Scrub>> {
@@ -161,8 +153,9 @@ async fn scrubbed(call: Call, _: Nothing) -> Result<Plain<Scrub>> {
     }))
 }
 
-async fn scrub(call: Call, Json(new): Json<NewScrub>) -> Result<Accepted<ScrubNumber>> {
-    let request = wire::ScrubNowRequest { unpaced: new.unpaced };
-    let number = call.parts.metadata.clone().scrub_now(request).await?.into_inner().number;
-    Ok(Accepted(ScrubNumber { number }))
+async fn scrub(call: Call, Json(new): Json<NewScrub>) -> Result<Accepted<BegunTask>> {
+    let (manager, instance_id) = (call.on_behalf(), call.caller().instance_id.clone());
+    let request = wire::ScrubNowRequest { unpaced: new.unpaced, manager, instance_id };
+    let begun = call.parts.metadata.clone().scrub_now(request).await?.into_inner();
+    Ok(Accepted(BegunTask::of_deployment(begun.task_id)))
 }

@@ -117,9 +117,13 @@ pub(crate) fn operation(operation: &Operation, input: input::Described, answer: 
     if let Some((media, schema)) = answer.content {
         done["content"] = json!({ media: { "schema": schema } });
     }
-    if answer.tagged {
-        done["headers"] =
-            json!({ "ETag": { "description": "The version, for If-Match", "schema": { "type": "string" } } });
+    let header = match answer.status.as_u16() {
+        201 => Some(("Location", "Where it is")),
+        202 => Some(("Location", "The task that says how far it is")),
+        _ => answer.tagged.then_some(("ETag", "The version, for If-Match")),
+    };
+    if let Some((name, description)) = header {
+        done["headers"] = json!({ name: { "description": description, "schema": { "type": "string" } } });
     }
     responses.insert(answer.status.as_str().to_owned(), done);
     for status in refusals(operation, input.body.is_some()) {

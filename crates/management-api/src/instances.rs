@@ -11,6 +11,7 @@ use crate::{
     input::{Json, List, NoFilter, Nothing, Query},
     operation::{Operation, Routes, Rule},
     problem::{Result, absent},
+    tasks::BegunTask,
     values::{Moment, given},
 };
 
@@ -247,7 +248,7 @@ pub(crate) fn add(routes: &mut Routes) {
         Operation::patch(one, "instances.update", "Change an instance", Rule::Needs(P::InstanceUpdate));
     routes.add(update.conditional(), change);
     let delete = Operation::delete(one, "instances.delete", "Delete an instance with all it has", Rule::Needs(P::InstanceDelete))
-        .describe("Refused while it has repositories, unless forced. It is answered at once; get the instance until it is gone.");
+        .describe("Refused while it has repositories, unless forced. From the answer on nothing of it is served; its bytes, people and keys go by and by, and then its name is free.");
     routes.add(delete.conditional(), end);
     let operate = Rule::Needs(P::InstanceOperate);
     let stop = Operation::post(
@@ -341,7 +342,7 @@ async fn change(call: Call, Json(change): Json<InstanceChange>) -> Result<Entity
     Ok(Entity(changed.into()))
 }
 
-async fn end(call: Call, Query(deletion): Query<Deletion>) -> Result<Accepted<Instance>> {
+async fn end(call: Call, Query(deletion): Query<Deletion>) -> Result<Accepted<BegunTask>> {
     let request = wire::DeleteInstanceRequest {
         actor: call.actor(),
         id: call.instance_id().to_owned(),
@@ -349,7 +350,7 @@ async fn end(call: Call, Query(deletion): Query<Deletion>) -> Result<Accepted<In
         force: deletion.force,
     };
     let ended = call.checked(call.parts.instances.clone().delete_instance(request).await)?;
-    Ok(Accepted(ended.into()))
+    Ok(Accepted(BegunTask::of_deployment(ended.task_id)))
 }
 
 async fn halt(call: Call, _: Nothing) -> Result<Entity<Instance>> {

@@ -46,6 +46,7 @@ use berth_proto::{
         audit_client::AuditClient, identity_providers_client::IdentityProvidersClient,
         instance_manager_client::InstanceManagerClient, instances_client::InstancesClient,
         principals_client::PrincipalsClient, roles_client::RolesClient, sessions_client::SessionsClient,
+        tasks_client::TasksClient as EndsClient,
     },
     metadata::{
         contents_client::ContentsClient, metadata_client::MetadataClient,
@@ -141,6 +142,7 @@ pub fn build(deps: Deps<'_>) -> ManagementApi {
         repositories: client!(RepositoriesClient, content),
         contents: client!(ContentsClient, content),
         tasks: client!(TasksClient, content),
+        ends: client!(EndsClient, instances),
         blobs: deps.blobs,
         platforms: moka::future::Cache::new(10_000),
         trail,

@@ -11,6 +11,7 @@ use crate::{
     input::{Json, List, Nothing},
     operation::{Operation, Routes, Rule},
     problem::Result,
+    tasks::BegunTask,
     values::{Moment, given},
 };
 
@@ -187,12 +188,5 @@ async fn delete(call: Call, _: Nothing) -> Result<Accepted<BegunTask>> {
         version: call.version()?,
     };
     let begun = call.checked(call.parts.repositories.clone().delete_namespace(request).await)?;
-    Ok(Accepted(BegunTask { task_id: begun.task_id }))
-}
-
-/// Work that has begun.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct BegunTask {
-    /// The task that says how far it is.
-    pub(crate) task_id: String,
+    Ok(Accepted(BegunTask::here(&call, begun.task_id)))
 }

@@ -9,9 +9,9 @@ use crate::{
     answer::{Accepted, Created, Entity, Page, Versioned},
     call::{At, Call},
     input::{Json, List, Nothing},
-    namespaces::BegunTask,
     operation::{Operation, Routes, Rule},
     problem::{Result, invalid},
+    tasks::BegunTask,
     values::{Moment, given},
 };
 
@@ -243,5 +243,5 @@ async fn delete(call: Call, _: Nothing) -> Result<Accepted<BegunTask>> {
         version: call.version()?,
     };
     let begun = call.checked(call.parts.repositories.clone().delete_repository(request).await)?;
-    Ok(Accepted(BegunTask { task_id: begun.task_id }))
+    Ok(Accepted(BegunTask::here(&call, begun.task_id)))
 }

@@ -1,12 +1,13 @@
 //! Tasks: long work, and how far it is.
 
 use berth_model::Permission;
-use berth_proto::metadata as wire;
+use berth_oci::ErrorCode;
+use berth_proto::{from_status, tasks as wire};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    answer::{Page, Plain},
+    answer::{Located, Page, Plain},
     call::Call,
     input::{List, Nothing},
     operation::{Operation, Routes, Rule},
@@ -37,17 +38,20 @@ impl TaskState {
 #[derive(Debug, Serialize, ToSchema)]
 struct Task {
     id: String,
-    /// namespace.delete, repository.delete.
+    /// namespace.delete, repository.delete; of the deployment: instance.delete, garbage_collection.run, scrub.run.
     kind: String,
-    /// What it is about: namespace:<id>, repository:<id>.
+    /// What it is about: namespace:<id>, repository:<id>, instance:<id>, scrub:<number>, deployment.
     subject: String,
     /// The name or the path that it had.
     name: String,
     state: TaskState,
     progress: TaskProgress,
-    /// Why it failed, or what it waits for.
+    /// Why it failed, what it waits for or what it came to.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    /// Until then some of it waits, for the time in which what was just touched is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_until: Option<Moment>,
     created_by: String,
     created_at: Moment,
     updated_at: Moment,
@@ -55,7 +59,8 @@ struct Task {
     ended_at: Option<Moment>,
 }
 
-/// How far a task is: manifests of a repository, repositories of a namespace.
+/// How far a task is: manifests of a repository; repositories of a namespace; repositories, blobs and objects of an instance;
+/// what collection looks at; blobs, manifests and objects that are compared.
 #[derive(Debug, Serialize, ToSchema)]
 struct TaskProgress {
     done: u64,
@@ -78,11 +83,39 @@ impl From<wire::Task> for Task {
             },
             progress: TaskProgress { done: task.steps_done, total: task.steps_total },
             message: Some(task.message).filter(|message| !message.is_empty()),
+            waits_until: task.waits_until.map(Moment),
             created_by: task.created_by,
             created_at: Moment(task.created_at),
             updated_at: Moment(task.updated_at),
             ended_at: task.ended_at.map(Moment),
         }
+    }
+}
+
+/// Work that has begun.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BegunTask {
+    /// The task that says how far it is.
+    pub(crate) task_id: String,
+    #[serde(skip)]
+    path: String,
+}
+
+impl BegunTask {
+    /// A task of the instance in the path.
+    pub(crate) fn here(call: &Call, task_id: String) -> Self {
+        Self { path: call.below(&format!("tasks/{task_id}")), task_id }
+    }
+
+    /// A task of the deployment.
+    pub(crate) fn of_deployment(task_id: String) -> Self {
+        Self { path: format!("/api/v1/tasks/{task_id}"), task_id }
+    }
+}
+
+impl Located for BegunTask {
+    fn location(&self) -> &str {
+        &self.path
     }
 }
 
@@ -92,7 +125,7 @@ impl From<wire::Task> for Task {
 struct Filter {
     #[param(inline)]
     state: Option<TaskState>,
-    /// namespace.delete, repository.delete.
+    /// namespace.delete, repository.delete, instance.delete, garbage_collection.run, scrub.run.
     kind: Option<String>,
 }
 
@@ -105,8 +138,19 @@ pub(crate) fn add(routes: &mut Routes) {
     );
     let one = "/instances/{instance}/tasks/{task}";
     routes.add(Operation::get(one, "tasks.get", "Show a task", read), get);
+    let all = Operation::get(
+        "/tasks",
+        "deployment_tasks.list",
+        "List the tasks of the deployment, the newest first",
+        read,
+    )
+    .describe("The ends of instances, runs of garbage collection, comparisons of rows and bytes.");
+    routes.add(all, list);
+    let one = Operation::get("/tasks/{task}", "deployment_tasks.get", "Show a task of the deployment", read);
+    routes.add(one, get);
 }
 
+/// Services have tasks of their own: the newest of all of them.
 async fn list(call: Call, List { paging, filters }: List<Filter>) -> Result<Page<Task>> {
     let request = wire::ListTasksRequest {
         instance_id: call.instance_id().to_owned(),
@@ -115,9 +159,18 @@ async fn list(call: Call, List { paging, filters }: List<Filter>) -> Result<Page
         limit: paging.size,
         after: paging.after.clone(),
     };
-    let found = call.parts.tasks.clone().list_tasks(request).await?.into_inner();
-    let next = (!found.next.is_empty()).then(|| paging.token(&found.next));
-    Ok(Page { items: found.tasks.into_iter().map(Into::into).collect(), next })
+    let (mut content, mut ends) = (call.parts.tasks.clone(), call.parts.ends.clone());
+    let (content, ends) =
+        futures::future::try_join(content.list_tasks(request.clone()), ends.list_tasks(request)).await?;
+    let (content, ends) = (content.into_inner(), ends.into_inner());
+    let size = paging.size as usize;
+    let mut found = content.tasks;
+    found.extend(ends.tasks);
+    found.sort_by(|one, other| other.id.cmp(&one.id));
+    let more = found.len() > size || !content.next.is_empty() || !ends.next.is_empty();
+    found.truncate(size);
+    let next = found.last().filter(|_| more).map(|last| paging.token(&last.id));
+    Ok(Page { items: found.into_iter().map(Into::into).collect(), next })
 }
 
 async fn get(call: Call, _: Nothing) -> Result<Plain<Task>> {
@@ -125,6 +178,11 @@ async fn get(call: Call, _: Nothing) -> Result<Plain<Task>> {
         instance_id: call.instance_id().to_owned(),
         id: call.param("task").to_owned(),
     };
-    let found = call.parts.tasks.clone().get_task(request).await?.into_inner();
-    Ok(Plain(found.into()))
+    let found = match call.parts.tasks.clone().get_task(request.clone()).await {
+        Err(status) if from_status(&status).code == ErrorCode::NotFound => {
+            call.parts.ends.clone().get_task(request).await?
+        }
+        found => found?,
+    };
+    Ok(Plain(found.into_inner().into()))
 }

@@ -10,6 +10,9 @@ use crate::{
     store::{self, statements as sql},
 };
 
+/// What is left of an instance is counted so far.
+const COUNTED: u64 = 1_000_000;
+
 /// What an instance has, and may have.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Usage {
@@ -222,6 +225,22 @@ impl Metadata {
             usage.blob_bytes = row.get::<i64>(1)?.unsigned_abs();
         }
         Ok(usage)
+    }
+
+    /// How many repositories, blobs and objects are left of an instance that ends; none: more than a million.
+    pub(crate) async fn left_of_instance(&self, instance: InstanceId) -> Result<Option<u64>> {
+        let keys = args![instance.to_string(), format!("i/{instance}/"), format!("i/{instance}0")];
+        let Some(row) = self.database.read_optional(&sql::LEFT_OF_INSTANCE, keys).await? else {
+            return Ok(None);
+        };
+        let mut left = 0;
+        for index in 0..3 {
+            match store::size(&row, index)? {
+                count if count > COUNTED => return Ok(None),
+                count => left += count,
+            }
+        }
+        Ok(Some(left))
     }
 
     /// Ends an instance, unless it has repositories and nobody insists; whether nothing of it is left. What is left goes

@@ -340,13 +340,13 @@ async fn delete_namespace(
     limits::lock(tx, &instance).await?;
     let before = locked_namespace(tx, &instance, name).await?;
     order.check_version(before.version)?;
-    let running = task::running(tx, Kind::DeleteNamespace, &before.id).await?;
+    let running = Kind::DeleteNamespace.of(&before.id).running(tx).await?;
     let removed =
         proto::DeleteNamespaceResponse { task_id: running.clone().unwrap_or_else(|| task.to_owned()) };
     if running.is_none() {
         // It may be on its way already with its instance, unasked.
-        let about = (instance.as_str(), before.id.as_str(), name);
-        task::begin(tx, task, Kind::DeleteNamespace, &order.manager, about).await?;
+        let new = order.manager.task(task, &instance, name);
+        Kind::DeleteNamespace.of(&before.id).begin(tx, new).await?;
     }
     if !before.removing {
         let now = tx.now();
@@ -375,8 +375,8 @@ async fn delete_repository(
         Some(before) => {
             order.check_version(before.version)?;
             remove(tx, &instance, &before.id).await?;
-            let about = (instance.as_str(), before.id.as_str(), path.as_str());
-            task::begin(tx, task, Kind::DeleteRepository, &order.manager, about).await?;
+            let new = order.manager.task(task, &instance, path.as_str());
+            Kind::DeleteRepository.of(&before.id).begin(tx, new).await?;
             let says = order.manager.says(format!("repository:{}", before.id), path.as_str());
             metadata.journal.record(tx, "repository.deleted", order.instance, says).await?;
             proto::DeleteRepositoryResponse { task_id: task.to_owned() }

@@ -3,7 +3,7 @@
 use berth_database::{Once, Transaction};
 use berth_model::InstanceId;
 use berth_oci::ErrorCode;
-use berth_proto::{events::Management, metadata as proto, parse};
+use berth_proto::{events::Management, metadata as proto, optional, parse};
 
 use crate::error::{Error, Result};
 
@@ -31,23 +31,17 @@ impl Manager {
 
 /// A change, with who makes it and what was seen before.
 #[derive(Clone, Debug)]
-pub(crate) struct Order<T> {
+pub(crate) struct Order<T, I = InstanceId> {
     pub(crate) manager: Manager,
-    pub(crate) instance: InstanceId,
+    pub(crate) instance: I,
     pub(crate) version: Option<i64>,
     /// The key under which it is done once.
     once: Option<Once>,
     pub(crate) change: T,
 }
 
-/// Reads who changes what of which instance; a version of 0 compares nothing.
-pub(crate) fn order<T>(
-    manager: Option<proto::Manager>,
-    instance: &str,
-    version: i64,
-    change: T,
-) -> Result<Order<T>> {
-    let told = manager.unwrap_or_default();
+fn read(told: Option<proto::Manager>, place: &str) -> Result<(Manager, Option<Once>)> {
+    let told = told.unwrap_or_default();
     let manager = if told.principal.is_empty() {
         Manager {
             principal: "system:admin".to_owned(),
@@ -62,13 +56,33 @@ pub(crate) fn order<T>(
             request_id: told.request_id,
         }
     };
-    let instance: InstanceId = parse("instance_id", instance)?;
-    let scope = format!("{} {instance}", manager.principal);
+    let scope = format!("{} {place}", manager.principal);
     let once = Once::read(scope, told.idempotency_key, told.fingerprint.into())?;
+    Ok((manager, once))
+}
+
+/// Reads who changes what of which instance; a version of 0 compares nothing.
+pub(crate) fn order<T>(
+    manager: Option<proto::Manager>,
+    instance: &str,
+    version: i64,
+    change: T,
+) -> Result<Order<T>> {
+    let instance: InstanceId = parse("instance_id", instance)?;
+    let (manager, once) = read(manager, &instance.to_string())?;
     Ok(Order { manager, instance, version: (version != 0).then_some(version), once, change })
 }
 
-impl<T> Order<T> {
+/// Work on the whole deployment. The instance is the one whose audit says so; none: nobody's does.
+pub(crate) type Errand<T> = Order<T, Option<InstanceId>>;
+
+/// Reads who asks for what.
+pub(crate) fn errand<T>(manager: Option<proto::Manager>, instance: &str, change: T) -> Result<Errand<T>> {
+    let (manager, once) = read(manager, "deployment")?;
+    Ok(Order { manager, instance: optional("instance_id", instance)?, version: None, once, change })
+}
+
+impl<T, I> Order<T, I> {
     /// The answer that this order had before. `None`: it is to have its effect, in this transaction, which ends with
     /// [`Order::record`].
     pub(crate) async fn replay<A: prost::Message + Default>(

@@ -42,6 +42,8 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_OUTAGE: Duration = Duration::from_secs(60);
 /// How often depths are counted.
 const MEASURE: Duration = Duration::from_secs(15);
+/// How often it is looked after collection that was asked for.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often what nobody can ask for any more is looked for.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -118,6 +120,8 @@ pub(crate) struct Collector {
     claimed: Option<Instant>,
     measured: Option<Instant>,
     tidied: Option<Instant>,
+    /// When it was last looked after a run that was asked for.
+    looked: Option<Instant>,
     outages: u32,
 }
 
@@ -132,7 +136,8 @@ enum Round {
 impl Collector {
     pub(crate) fn new(metadata: Metadata, blobs: Option<Arc<dyn Blobs>>, metrics: Metrics) -> Self {
         let holder = metadata.ids.ulid().to_string();
-        Self { metadata, blobs, metrics, holder, claimed: None, measured: None, tidied: None, outages: 0 }
+        let (claimed, measured, tidied, looked) = (None, None, None, None);
+        Self { metadata, blobs, metrics, holder, claimed, measured, tidied, looked, outages: 0 }
     }
 
     /// Starts the loop; it ends soon after `tasks` are told to stop.
@@ -190,9 +195,15 @@ impl Collector {
             self.tidy(stopping).await?;
             self.tidied = Some(Instant::now());
         }
+        let looks = self.looked.is_none_or(|at| at.elapsed() >= LOOK);
+        if looks {
+            self.looked = Some(Instant::now());
+            while !stopping.is_cancelled() && self.metadata.go_on_with_run().await? {}
+        }
         if done > 0 {
             return Ok(Round::More);
         }
+        let poll = if looks { poll } else { min(poll, LOOK) };
         let next = due.iter().map(|(_, at)| *at).filter(|at| *at > now).min();
         // A little late is better than a look too early.
         let next = next.map_or(poll, |at| at.since(now) + Duration::from_millis(5));

@@ -156,6 +156,10 @@ kinds! {
     InstanceKeysShredded = "instance_keys.shredded";
     /// Tokens are signed with another key.
     TokenKeyRotated = "token_key.rotated";
+    /// Collection was asked for, of everything that may go.
+    GarbageCollectionRequested = "garbage_collection.requested";
+    /// A comparison of rows and bytes was asked for.
+    ScrubRequested = "scrub.requested";
 
     /// So many entries were not recorded.
     AuditLost = "audit.lost";

@@ -48,6 +48,10 @@ generated!(
     blob_store, "berth.blob_store.v1"
 );
 generated!(
+    /// Messages of tasks, which several services have.
+    tasks, "berth.tasks.v1"
+);
+generated!(
     /// Events, and the subscriber's client and server.
     events, "berth.events.v1"
 );

@@ -80,6 +80,8 @@ pub const POINTS: &[&str] = &[
     "collect_session.committed",
     "forget_sessions.before_commit",
     "forget_sessions.committed",
+    // Collection that was asked for, before it is said by when its reviews are due.
+    "collect_run.hastened",
     // An object that nothing names, between its claim, its end and the end of its row.
     "collect_object.claimed",
     "collect_object.deleted",

@@ -27,7 +27,7 @@ pub use client::{Call, Client, Reply, Repository};
 pub use clock::Skewed;
 pub use content::{Blob, Content, Image, Manifest, descriptor};
 pub use deployment::{Builder, Deployment, Engine, Layout, Setting, Storage};
-pub use documented::{documented_blocks, documented_commands};
+pub use documented::{documented_blocks, run_documented};
 pub use issuer::OidcIssuer;
 pub use object_storage::ObjectStorage;
 pub use oracle::{Baseline, Verified};

@@ -284,13 +284,9 @@ in_every_setting! {
         assert_eq!(lines.header("content-type"), Some("application/jsonl"));
         let text = String::from_utf8(lines.body.to_vec()).unwrap();
         assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["type"].is_string()), "{text}");
-        let ended = admin.call(Method::DELETE, &repository, None).await.expect(202).unwrap().json();
-        let task = format!("{HERE}/tasks/{}", ended["task_id"].as_str().unwrap());
-        let began = std::time::Instant::now();
-        while admin.get(&task).await["state"] != "done" {
-            assert!(began.elapsed().as_secs() < 120, "{}", admin.get(&task).await);
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
+        let begun = admin.call(Method::DELETE, &repository, None).await.expect(202).unwrap();
+        let task = crate::work::ended(&admin, &begun).await;
+        assert_eq!((&task["state"], &task["name"]), (&json!("done"), &json!(format!("{team}/app"))));
     }
 
     async fn what_cannot_be_understood_is_refused_with_what_to_do(deployment: &'static Deployment) {

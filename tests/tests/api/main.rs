@@ -7,6 +7,7 @@ mod guide;
 mod lessons;
 mod matrix;
 mod schema;
+mod work;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use berth_testkit::{Client, Deployment, Reply};

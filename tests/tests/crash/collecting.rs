@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use berth_testkit::{Blob, Client, Content, Deployment, Image, Manifest, Setting};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use berth_testkit::{
+    ADMIN, Blob, Client, Content, Deployment, Image, Manifest, PASSWORD, Setting, eventually,
+};
 
 /// Something to collect of every kind, beside something that lives.
 struct Garbage {
@@ -56,6 +59,7 @@ impl Garbage {
         removed.push_blob_at_once(&self.shared).await?;
         removed.start_upload().await?;
         deployment.admin(&["delete-repository", removed.name()], "").await?;
+        deployment.admin(&["collection", "now"], "").await?;
         Ok(())
     }
 
@@ -144,6 +148,13 @@ pub(crate) async fn trial(setting: Setting, points: &[&'static str], seed: u64, 
     for garbage in &all {
         garbage.check(&deployment.client(), true).await.unwrap();
     }
+    let ended = eventually("all that was asked for is done", || async {
+        let call = deployment.anonymous().call(reqwest::Method::GET, "/api/v1/tasks?state=running");
+        let secret = STANDARD.encode(format!("{ADMIN}:{PASSWORD}"));
+        let reply = call.header("authorization", format!("Basic {secret}")).send().await.ok()?;
+        (reply.status == 200 && reply.json()["items"].as_array()?.is_empty()).then_some(())
+    });
+    ended.await.unwrap_or_else(|error| panic!("{error:#}"));
     // Three layers and a configuration for each, and what the referrers hold.
     let own: std::collections::BTreeSet<_> = all
         .iter()

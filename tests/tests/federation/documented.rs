@@ -1,13 +1,10 @@
 //! `docs/ci.md`: its commands run as they are written, with a token of a real issuer in the place of a CI's.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use berth_testkit::{
-    ADMIN, Client, Deployment, OidcIssuer, PASSWORD, Setting, documented_blocks, documented_commands,
+    ADMIN, Client, Deployment, OidcIssuer, PASSWORD, Setting, documented_blocks, run_documented,
 };
 use reqwest::Method;
 
@@ -48,27 +45,20 @@ async fn a_ci_is_set_up_by_its_page_alone() {
     let mut path =
         vec![berthctl().parent().unwrap().to_owned(), std::env::var_os("BERTH_CLIENTS").unwrap().into()];
     path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
-    let script = documented_commands("ci.md");
-    assert!(script.matches("berthctl ").count() > 15, "{script}");
     // Plain HTTP is for names of this machine, with these clients.
     let host = format!("localhost:{}", deployment.address().port());
-    let output = tokio::process::Command::new("bash")
-        .args(["-c", &script])
-        .current_dir(folder)
-        .env("PATH", std::env::join_paths(path).unwrap())
-        .env("HOME", folder)
-        .env("DOCKER_CONFIG", folder.join("docker"))
-        .env("BERTH_CONFIG", folder.join("config"))
-        .env("BERTH", format!("http://{host}"))
-        .env("HOST", &host)
-        .env("PASSWORD", PASSWORD)
-        .env("TOKEN", &token)
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
+    let out = run_documented("ci.md", "berthctl ", |bash| {
+        bash.current_dir(folder)
+            .env("PATH", std::env::join_paths(path).unwrap())
+            .env("HOME", folder)
+            .env("DOCKER_CONFIG", folder.join("docker"))
+            .env("BERTH_CONFIG", folder.join("config"))
+            .env("BERTH", format!("http://{host}"))
+            .env("HOST", &host)
+            .env("PASSWORD", PASSWORD)
+            .env("TOKEN", &token);
+    })
+    .await;
     // The workload pushed, and the robot with a secret went on.
     assert!(out.contains("artifact.pushed"), "{out}");
     let admin = STANDARD.encode(format!("{ADMIN}:{PASSWORD}"));

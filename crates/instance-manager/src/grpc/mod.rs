@@ -6,6 +6,7 @@ mod instances;
 mod principals;
 mod roles;
 mod sessions;
+mod tasks;
 
 use std::pin::Pin;
 
@@ -49,6 +50,7 @@ pub use instances::InstancesApi;
 pub use principals::PrincipalsApi;
 pub use roles::RolesApi;
 pub use sessions::SessionsApi;
+pub use tasks::TasksApi;
 
 /// The service behind [`InstanceManagerServer`](berth_proto::instance_manager::instance_manager_server::InstanceManagerServer).
 #[derive(Clone, Debug)]

@@ -1,6 +1,9 @@
 //! The end of an instance: wished for, agreed to, and what is left of it here taken away by and by.
 
-use berth_database::args;
+use berth_database::{
+    args,
+    tasks::{NewTask, Work},
+};
 use berth_model::{InstanceId, InstanceState, PrincipalKind};
 
 use super::{
@@ -10,7 +13,7 @@ use super::{
     revocations::refuse_instance,
     statements as sql,
 };
-use crate::Error;
+use crate::{Error, error::no_instance};
 
 /// How many people, robots and groups an instance has.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -20,28 +23,46 @@ pub(crate) struct Heads {
     pub(crate) groups: u64,
 }
 
+/// The end of an instance, as a task of the deployment: the instance will not be there to have any.
+fn end_of(instance: InstanceId) -> Work {
+    Work { kind: "instance.delete", subject: format!("instance:{instance}") }
+}
+
 impl Store {
-    /// Records the wish for an instance's end. One that is ending already stays as it is.
+    /// Records the wish for an instance's end, and its task, which has this id unless one runs already. An instance that is
+    /// ending already stays as it is.
     pub(crate) async fn wish_deletion(
         &self,
         instance: InstanceId,
         version: Option<i64>,
-        force: bool,
+        (force, task): (bool, String),
         entry: AuditRow,
-    ) -> Result<Tenant, Error> {
+    ) -> Result<(Tenant, String), Error> {
         self.database
             .write("wish_deletion", move |tx| {
-                let entry = entry.clone();
+                let (entry, task) = (entry.clone(), task.clone());
                 Box::pin(async move {
                     let before = lock(tx, instance, version).await?;
+                    if before.state == InstanceState::Deleted {
+                        return Err(no_instance().into());
+                    }
+                    let work = end_of(instance);
+                    let task = match work.running(tx).await? {
+                        Some(running) => running,
+                        None => {
+                            let (name, by) = (before.name.as_str(), entry.principal.as_str());
+                            work.begin(tx, NewTask { id: &task, instance: "", name, created_by: by }).await?;
+                            task
+                        }
+                    };
                     if before.state.is_ending() {
-                        return Ok(before);
+                        return Ok((before, task));
                     }
                     let now = tx.now();
                     let wish = if force { "forced" } else { "empty" };
                     tx.execute(&sql::WISH_DELETION, args![instance.to_string(), wish, now]).await?;
                     add_audit(tx, entry, now).await?;
-                    read(tx, instance).await
+                    Ok((read(tx, instance).await?, task))
                 })
             })
             .await
@@ -64,19 +85,43 @@ impl Store {
             .await
     }
 
-    /// Metadata has refused: everything stays as it was.
+    /// Metadata has refused, and why: everything stays as it was.
     pub(crate) async fn drop_deletion_wish(
         &self,
         instance: InstanceId,
+        reason: &str,
         entry: AuditRow,
     ) -> Result<(), Error> {
+        let reason = reason.to_owned();
         self.database
             .write("drop_deletion_wish", move |tx| {
-                let entry = entry.clone();
+                let (entry, reason) = (entry.clone(), reason.clone());
                 Box::pin(async move {
                     let now = tx.now();
                     if tx.execute(&sql::DROP_DELETION_WISH, args![instance.to_string(), now]).await? > 0 {
+                        end_of(instance).fail(tx, &reason).await?;
                         add_audit(tx, entry, now).await?;
+                    }
+                    Ok::<_, Error>(())
+                })
+            })
+            .await
+    }
+
+    /// Notes how much is left of an instance that ends, or why that can't be known just now.
+    pub(crate) async fn note_deletion(
+        &self,
+        instance: InstanceId,
+        left: Result<u64, String>,
+    ) -> Result<(), Error> {
+        self.database
+            .write("note_deletion", move |tx| {
+                let left = left.clone();
+                Box::pin(async move {
+                    let work = end_of(instance);
+                    match left {
+                        Ok(left) => work.left(tx, left).await?,
+                        Err(reason) => work.wait(tx, &reason).await?,
                     }
                     Ok::<_, Error>(())
                 })
@@ -128,6 +173,7 @@ impl Store {
                     // No name has the form of an id.
                     let deleted = InstanceState::Deleted.as_str();
                     tx.execute(&sql::SET_STATE, args![key.as_str(), deleted, key.as_str(), now]).await?;
+                    end_of(instance).end(tx, "").await?;
                     add_audit(tx, entry, now).await?;
                     tx.execute(&sql::BUMP_SETTINGS, args![]).await?;
                     Ok::<_, Error>(())

@@ -26,8 +26,12 @@ use std::sync::Arc;
 
 use audit::add_audit;
 pub(crate) use audit::{AuditFilter, AuditRow, Cursor, ExportStep, Recorded, expired};
-use berth_database::{Database, Once, Row, args};
+use berth_database::{
+    Database, Once, Row, args, idempotency,
+    tasks::{self, Wanted},
+};
 use berth_model::{BlobDelivery, InstanceId, InstanceState};
+use berth_proto::tasks::{GetTaskRequest, ListTasksResponse, Task};
 use berth_service::Timestamp;
 pub(crate) use deletion::Heads;
 pub(crate) use grants::{GrantRow, NewGrant};
@@ -111,9 +115,20 @@ impl Store {
         Ok(once.known(&self.database).await?)
     }
 
-    /// Forgets requests that are older than a day, a bounded number of them; how many.
-    pub(crate) async fn forget_requests(&self) -> Result<u64, Error> {
-        Ok(berth_database::idempotency::forget(&self.database).await?)
+    /// Forgets requests that are older than a day and tasks that ended over a week ago, a bounded number of them; how many.
+    pub(crate) async fn forget_old(&self) -> Result<u64, Error> {
+        let requests = idempotency::forget(&self.database).await?;
+        Ok(requests + tasks::forget(&self.database).await?)
+    }
+
+    /// A task.
+    pub(crate) async fn task(&self, asked: &GetTaskRequest) -> Result<Option<Task>, Error> {
+        Ok(tasks::find(&self.database, asked).await?)
+    }
+
+    /// A page of tasks, newest first.
+    pub(crate) async fn tasks(&self, wanted: &Wanted) -> Result<ListTasksResponse, Error> {
+        Ok(tasks::list(&self.database, wanted).await?)
     }
 
     pub(crate) fn new(database: Database) -> Self {

@@ -59,7 +59,7 @@ pub(super) struct Bounds {
     pub(super) away: AtomicBool,
     pub(super) told: Mutex<Vec<(InstanceId, i64)>>,
     /// What is left of instances that ended.
-    pub(super) left: Mutex<HashMap<InstanceId, bool>>,
+    pub(super) left: Mutex<HashMap<InstanceId, u64>>,
 }
 
 #[async_trait]
@@ -83,7 +83,7 @@ impl Limiter for Bounds {
         Ok(used)
     }
 
-    async fn remove(&self, instance: InstanceId, force: bool) -> Result<bool, Problem> {
+    async fn remove(&self, instance: InstanceId, force: bool) -> Result<Left, Problem> {
         if self.away.load(Ordering::SeqCst) {
             return Err(Problem::new(ErrorCode::Unavailable, "away"));
         }
@@ -91,7 +91,10 @@ impl Limiter for Bounds {
         if *self.used.lock().unwrap() > 0 && !force && !left.contains_key(&instance) {
             return Err(Problem::new(ErrorCode::Conflict, "it has repositories"));
         }
-        Ok(!*left.entry(instance).or_insert(true))
+        Ok(match *left.entry(instance).or_insert(7) {
+            0 => Left::Nothing,
+            left => Left::Some(Some(left)),
+        })
     }
 
     async fn usage(&self, _: InstanceId) -> Result<GetUsageResponse, Problem> {

@@ -45,7 +45,7 @@ use secrecy::{ExposeSecret, SecretString};
 use self::bench::*;
 use crate::{
     Config, Deps, Error, MIGRATIONS, PasswordKeeper, Service, assemble,
-    instances::Limiter,
+    instances::{Left, Limiter},
     paths::{Identity, Paths},
 };
 

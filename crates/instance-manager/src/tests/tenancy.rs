@@ -4,8 +4,9 @@ use berth_model::InstanceState;
 use berth_proto::instance_manager::{
     AddOns as WireAddOns, CreateInstanceRequest, DeleteInstanceRequest, GetInstanceRequest,
     GetInstanceUsageRequest, InstanceEntry, ListAuditRequest, SetEditionRequest, StartInstanceRequest,
-    StopInstanceRequest, UpdateInstanceRequest, instances_client::InstancesClient,
+    StopInstanceRequest, UpdateInstanceRequest, instances_client::InstancesClient, tasks_client::TasksClient,
 };
+use berth_proto::tasks::ListTasksRequest;
 
 use super::*;
 
@@ -265,6 +266,11 @@ async fn an_instance_ends_when_metadata_agrees_and_its_people_and_keys_go_last()
         let answer = bench.tenancy().delete_instance(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
     };
+    let tasks = async |state: &str| {
+        let mut work = TasksClient::new(Channel::local("tasks", bench.service.tasks.clone()));
+        let request = ListTasksRequest { state: state.into(), ..ListTasksRequest::default() };
+        work.list_tasks(request).await.unwrap().into_inner().tasks
+    };
     let default = bench.instance().to_string();
     assert_eq!(end(&default, true).await.unwrap_err().code, ErrorCode::RequestInvalid);
     *bench.bounds.used.lock().unwrap() = 2;
@@ -275,11 +281,20 @@ async fn an_instance_ends_when_metadata_agrees_and_its_people_and_keys_go_last()
         (2, 1, Some(15))
     );
     assert_eq!(end(&made.id, false).await.unwrap_err().code, ErrorCode::Conflict);
+    let refused = tasks("").await;
+    assert_eq!((refused.len(), refused[0].state.as_str()), (1, "failed"));
+    assert_eq!((refused[0].name.as_str(), refused[0].message.as_str()), ("acme", "it has repositories"));
     let kept = bench.show("acme").await;
     assert_eq!((kept.state.as_str(), kept.deletion_wished), ("running", false));
     // Metadata is away: the wish stays, and the instance runs until it has agreed.
     bench.bounds.away.store(true, Ordering::SeqCst);
-    let wished = end(&made.id, true).await.unwrap();
+    let asked = end(&made.id, true).await.unwrap();
+    let again = end(&made.id, true).await.unwrap();
+    assert_eq!(again.task_id, asked.task_id, "it is on its way already");
+    let waits = tasks("running").await;
+    assert_eq!((waits.len(), waits[0].id.as_str()), (1, asked.task_id.as_str()));
+    assert_eq!(waits[0].message, "its content can't be removed just now: away");
+    let wished = asked.instance.unwrap();
     assert_eq!((wished.state.as_str(), wished.deletion_wished), ("running", true));
     bench.bounds.away.store(false, Ordering::SeqCst);
     let instances = &bench.service.domain;
@@ -295,8 +310,16 @@ async fn an_instance_ends_when_metadata_agrees_and_its_people_and_keys_go_last()
     instances.tend(id).await.unwrap();
     assert_eq!(bench.show("acme").await.state, "deleting", "content is left");
     assert_eq!(instances.store.count_principals(id).await.unwrap().users, 1);
-    bench.bounds.left.lock().unwrap().insert(id, false);
+    bench.bounds.left.lock().unwrap().insert(id, 3);
+    instances.tend(id).await.unwrap();
+    let goes = tasks("running").await.remove(0);
+    assert_eq!((goes.steps_done, goes.steps_total, goes.message.as_str()), (4, Some(7), ""));
+    assert_eq!(end(&made.id, true).await.unwrap().task_id, asked.task_id);
+    bench.bounds.left.lock().unwrap().insert(id, 0);
     let gone = instances.tend(id).await.unwrap().unwrap();
+    let done = tasks("done").await.remove(0);
+    assert_eq!((done.id, done.steps_done, done.steps_total), (asked.task_id, 7, Some(7)));
+    assert_eq!((done.kind.as_str(), done.subject), ("instance.delete", format!("instance:{id}")));
     assert_eq!(gone.state, InstanceState::Deleted);
     assert_eq!(instances.store.count_principals(id).await.unwrap(), crate::store::Heads::default());
     assert!(instances.store.tenants_to_tend(None, 10).await.unwrap().is_empty());

@@ -49,7 +49,7 @@ async fn repository(tx: &mut Transaction, metadata: &Metadata, id: &str) -> Resu
     }
     let manifests = tx.execute(&sql::REMOVE_MANIFESTS, args![id]).await?;
     if manifests > 0 {
-        task::step(tx, Kind::DeleteRepository, id, manifests).await?;
+        Kind::DeleteRepository.of(id).step(tx, manifests).await?;
         return Ok(Step::More);
     }
     let now = tx.now();
@@ -73,15 +73,15 @@ async fn repository(tx: &mut Transaction, metadata: &Metadata, id: &str) -> Resu
         return Ok(Step::Wait(WAIT));
     }
     if let Some(dropped) = tx.optional(&sql::DROP_REMOVED, args![id]).await? {
-        task::step(tx, Kind::DeleteNamespace, &dropped.get::<String>(0)?, 1).await?;
+        Kind::DeleteNamespace.of(&dropped.get::<String>(0)?).step(tx, 1).await?;
     }
-    task::end(tx, Kind::DeleteRepository, id).await?;
+    Kind::DeleteRepository.of(id).end(tx, "").await?;
     Ok(Step::Done)
 }
 
 async fn namespace(tx: &mut Transaction, id: &str) -> Result<Step> {
     let Some(row) = tx.optional(&sql::NAMESPACE_TO_REMOVE, args![id]).await? else {
-        task::end(tx, Kind::DeleteNamespace, id).await?;
+        Kind::DeleteNamespace.of(id).end(tx, "").await?;
         return Ok(Step::Done);
     };
     let instance: String = row.get(0)?;
@@ -99,7 +99,7 @@ async fn namespace(tx: &mut Transaction, id: &str) -> Result<Step> {
     }
     tx.execute(&sql::DROP_NAMESPACE, args![id]).await?;
     tx.execute(&statements::COUNT_MADE, args![instance, -1, 0]).await?;
-    task::end(tx, Kind::DeleteNamespace, id).await?;
+    Kind::DeleteNamespace.of(id).end(tx, "").await?;
     Ok(Step::Done)
 }
 

@@ -27,8 +27,9 @@ use crate::{
     Metadata,
     access::Access,
     error::Error,
+    manager::errand,
     resolve::Wanted,
-    scrub::{Counts, FINDINGS_PAGE},
+    scrub::{Counts, FINDINGS_PAGE, Pace},
     upload::{Append, Progress, Target, Whole},
 };
 
@@ -437,10 +438,11 @@ impl Server for MetadataService {
 
     async fn collect_now(
         &self,
-        _request: Request<proto::CollectNowRequest>,
+        request: Request<proto::CollectNowRequest>,
     ) -> Answer<proto::CollectNowResponse> {
+        let request = request.into_inner();
         self.answer("collect_now", async {
-            Ok(proto::CollectNowResponse { moved: self.metadata.collect_now().await? })
+            self.metadata.collect_now(errand(request.manager, &request.instance_id, ())?).await
         })
         .await
     }
@@ -482,10 +484,10 @@ impl Server for MetadataService {
     }
 
     async fn scrub_now(&self, request: Request<proto::ScrubNowRequest>) -> Answer<proto::ScrubNowResponse> {
-        let unpaced = request.into_inner().unpaced;
+        let request = request.into_inner();
         self.answer("scrub_now", async {
-            let number = self.metadata.scrub_now(unpaced).await?.unsigned_abs();
-            Ok(proto::ScrubNowResponse { number })
+            let pace = if request.unpaced { Pace::Unpaced } else { Pace::Usual };
+            self.metadata.scrub_now(errand(request.manager, &request.instance_id, pace)?).await
         })
         .await
     }

@@ -1,8 +1,9 @@
 //! Tasks, on the wire.
 
+use berth_database::tasks::{self, Wanted, no_task};
 use berth_proto::{
-    metadata::{self as proto, tasks_server::Tasks},
-    parse,
+    metadata::tasks_server::Tasks,
+    tasks::{GetTaskRequest, ListTasksRequest, ListTasksResponse, Task},
 };
 use tonic::{Request, Response, Status};
 
@@ -12,25 +13,18 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Tasks for MetadataService {
-    async fn get_task(&self, request: Request<proto::GetTaskRequest>) -> Answer<proto::Task> {
-        let request = request.into_inner();
+    async fn get_task(&self, request: Request<GetTaskRequest>) -> Answer<Task> {
         self.answer("get_task", async {
-            let instance = parse("instance_id", &request.instance_id)?;
-            self.metadata.task(instance, &request.id).await
+            let found = tasks::find(&self.metadata.database, request.get_ref()).await?;
+            Ok(found.ok_or_else(no_task)?)
         })
         .await
     }
 
-    async fn list_tasks(
-        &self,
-        request: Request<proto::ListTasksRequest>,
-    ) -> Answer<proto::ListTasksResponse> {
-        let request = request.into_inner();
+    async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Answer<ListTasksResponse> {
         self.answer("list_tasks", async {
-            let instance = parse("instance_id", &request.instance_id)?;
-            let wanted = (request.state.as_str(), request.kind.as_str());
-            let (tasks, next) = self.metadata.tasks(instance, wanted, request.limit, &request.after).await?;
-            Ok(proto::ListTasksResponse { tasks, next: next.unwrap_or_default() })
+            let wanted = Wanted::read(request.into_inner())?;
+            Ok(tasks::list(&self.metadata.database, &wanted).await?)
         })
         .await
     }

@@ -8,8 +8,12 @@ mod check;
 mod places;
 mod worker;
 
-use berth_database::{DatabaseError, args};
+use std::sync::Arc;
+
+use berth_database::{DatabaseError, Transaction, args};
+use berth_model::AuditKind;
 use berth_oci::{Digest, ErrorCode};
+use berth_proto::metadata as proto;
 use berth_service::Timestamp;
 
 pub(crate) use worker::{Metrics, Scrubber};
@@ -17,13 +21,24 @@ pub(crate) use worker::{Metrics, Scrubber};
 use crate::{
     Metadata,
     error::{Error, Result},
+    manager::Errand,
     store::{self, scrub_statements as sql},
+    task,
 };
 
 /// Findings of one pass that are kept; all are counted and logged.
 const MAX_KEPT: u64 = 10_000;
 /// Findings of one page.
 pub(crate) const FINDINGS_PAGE: usize = 1000;
+
+/// How fast a pass goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pace {
+    /// As it is configured; one that runs will do.
+    Usual,
+    /// As fast as it can, and from the start.
+    Unpaced,
+}
 
 /// What a pass goes through, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,6 +184,18 @@ impl Progress {
     }
 }
 
+/// What a pass came to, in words.
+fn outcome(damaged: u64, orphans: u64) -> String {
+    match (damaged, orphans) {
+        (0, 0) => String::new(),
+        (damaged, 0) => format!("{damaged} are damaged; its findings say which"),
+        (0, orphans) => format!("{orphans} objects have no row; its findings say which"),
+        (damaged, orphans) => {
+            format!("{damaged} are damaged, {orphans} objects have no row; its findings say which")
+        }
+    }
+}
+
 fn unknown(what: &str, name: &str) -> Error {
     Error::new(ErrorCode::Internal, format!("a pass's {what} {name:?} is not known to this version"))
 }
@@ -215,18 +242,13 @@ impl Metadata {
             .await
     }
 
-    /// Begins the pass after `previous`, unless somebody else did.
-    async fn begin_pass(&self, previous: Option<i64>, paced: bool) -> Result<bool> {
-        let number = previous.map_or(1, |previous| previous + 1);
+    /// Begins the pass after `previous` when it is time, unless somebody else did.
+    async fn begin_due_pass(&self, previous: i64) -> Result<()> {
         self.database
             .write("begin_pass", move |tx| {
                 Box::pin(async move {
-                    let now = tx.now();
-                    let begun = tx.execute(&sql::BEGIN_PASS, args![number, paced, now]).await? == 1;
-                    // The one before is kept, for whoever works on it still.
-                    tx.execute(&sql::DROP_OLD_FINDINGS, args![number - 1]).await?;
-                    tx.execute(&sql::DROP_OLD_PASSES, args![number - 1]).await?;
-                    Ok::<_, Error>(begun)
+                    begin_pass(tx, Some(previous), Pace::Usual).await?;
+                    Ok(())
                 })
             })
             .await
@@ -240,9 +262,10 @@ impl Metadata {
         let room = usize::try_from(MAX_KEPT.saturating_sub(found)).unwrap_or(usize::MAX);
         let kept: Vec<Finding> = progress.findings.iter().take(room).cloned().collect();
         let first = store::stored_size(found + 1)?;
+        let outcome = outcome(pass.counts.damaged + counts.damaged, pass.counts.orphans + counts.orphans);
         self.database
             .write("advance_pass", move |tx| {
-                let (position, kept) = (position.clone(), kept.clone());
+                let (position, kept, outcome) = (position.clone(), kept.clone(), outcome.clone());
                 Box::pin(async move {
                     let ended_at = (position.phase == Phase::Done).then(|| tx.now().0);
                     let mut args =
@@ -271,6 +294,12 @@ impl Metadata {
                         ];
                         tx.execute(&sql::ADD_FINDING, args).await?;
                     }
+                    let work = task::Kind::Scrub.of(&number.to_string());
+                    if position.phase == Phase::Done {
+                        work.end(tx, &outcome).await?;
+                    } else {
+                        work.step(tx, counts.blobs + counts.manifests + counts.objects).await?;
+                    }
                     Ok::<_, Error>(true)
                 })
             })
@@ -283,6 +312,7 @@ impl Metadata {
             .write("note_scrub_wait", move |tx| {
                 let reason = reason.replace('\0', "");
                 Box::pin(async move {
+                    task::Kind::Scrub.of(&pass.to_string()).wait(tx, &reason).await?;
                     tx.execute(&sql::PASS_WAITS, args![pass, reason]).await?;
                     Ok::<_, Error>(())
                 })
@@ -312,27 +342,103 @@ impl Metadata {
         rows.into_iter().map(|row| Ok((kind(&row.get::<String>(0)?)?, row.get(1)?))).collect()
     }
 
-    /// Begins a pass, and wakes the worker; its number. Paced, the one that runs will do.
-    pub(crate) async fn scrub_now(&self, unpaced: bool) -> Result<i64> {
+    /// Begins a pass, and wakes the worker; its number and its task. At the usual pace, the one that runs will do.
+    pub(crate) async fn scrub_now(&self, order: Errand<Pace>) -> Result<proto::ScrubNowResponse> {
         if !self.has_blobs {
             let message = "metadata knows no blob store, so it can't look at any bytes; set peers.blob_store";
             return Err(Error::new(ErrorCode::Unsupported, message));
         }
+        // Counted outside of the transaction, since it takes a while.
+        let row = self.database.read_optional(&sql::COUNT_CONTENT, args![]).await?;
+        let content = row.map_or(Ok(0), |row| store::size(&row, 0))?;
+        let wish = Wish { order, task: self.ids.ulid().to_string(), content };
+        let input = Arc::new((self.clone(), wish));
         loop {
             let newest = self.newest_pass().await?;
-            if let Some(pass) = &newest
-                && pass.ended_at.is_none()
-                && !unpaced
-            {
-                return Ok(pass.number);
-            }
-            let previous = newest.map(|pass| pass.number);
-            if self.begin_pass(previous, !unpaced).await? {
-                self.scrub_wake.notify_one();
-                return Ok(previous.map_or(1, |previous| previous + 1));
-            }
+            let seen = newest.map(|pass| (pass.number, pass.ended_at.is_none()));
+            let input = Arc::clone(&input);
+            let begun = self
+                .database
+                .write("scrub_now", move |tx| {
+                    let input = Arc::clone(&input);
+                    Box::pin(async move { begin_wish(tx, &input.0, &input.1, seen).await })
+                })
+                .await?;
+            // Another began or ended one meanwhile.
+            let Some(begun) = begun else { continue };
+            self.scrub_wake.notify_one();
+            return Ok(begun);
         }
     }
+}
+
+/// A pass that somebody asks for.
+struct Wish {
+    order: Errand<Pace>,
+    /// The id of its task.
+    task: String,
+    /// Blobs, twice, and manifests: about as many as a pass looks at.
+    content: u64,
+}
+
+/// Begins a pass after the newest one that was seen and whether that ran; none: it is not the newest any more, or has ended.
+async fn begin_wish(
+    tx: &mut Transaction,
+    metadata: &Metadata,
+    wish: &Wish,
+    seen: Option<(i64, bool)>,
+) -> Result<Option<proto::ScrubNowResponse>> {
+    let order = &wish.order;
+    if let Some(begun) = order.replay(tx).await? {
+        return Ok(Some(begun));
+    }
+    let joined = seen.filter(|(_, runs)| *runs && order.change == Pace::Usual);
+    let (number, done) = match joined {
+        Some((number, _)) => match tx.optional(&sql::LOCK_PASS, args![number]).await? {
+            Some(row) => (number, store::size(&row, 0)?),
+            None => return Ok(None),
+        },
+        None => {
+            let previous = seen.map(|(number, _)| number);
+            let Some(number) = begin_pass(tx, previous, order.change).await? else { return Ok(None) };
+            (number, 0)
+        }
+    };
+    let work = task::Kind::Scrub.of(&number.to_string());
+    let task_id = match work.running(tx).await? {
+        Some(running) => running,
+        None => {
+            let name = number.to_string();
+            work.begin(tx, order.manager.task(&wish.task, "", &name)).await?;
+            work.step(tx, done).await?;
+            work.left(tx, wish.content.saturating_sub(done)).await?;
+            wish.task.clone()
+        }
+    };
+    let says = order.manager.says(format!("scrub:{number}"), "");
+    if let Some(instance) = order.instance {
+        metadata.journal.record(tx, AuditKind::ScrubRequested.as_str(), instance, says).await?;
+    }
+    let begun = proto::ScrubNowResponse { number: number.unsigned_abs(), task_id };
+    order.record(tx, &begun).await?;
+    Ok(Some(begun))
+}
+
+/// Begins the pass after `previous`, which is given up if it runs; none: somebody else did.
+async fn begin_pass(tx: &mut Transaction, previous: Option<i64>, pace: Pace) -> Result<Option<i64>> {
+    let number = previous.map_or(1, |previous| previous + 1);
+    let now = tx.now();
+    if tx.execute(&sql::BEGIN_PASS, args![number, pace == Pace::Usual, now]).await? == 0 {
+        return Ok(None);
+    }
+    if let Some(previous) = previous {
+        let reason = format!("it was given up for pass {number}");
+        task::Kind::Scrub.of(&previous.to_string()).fail(tx, &reason).await?;
+    }
+    // The one before is kept, for whoever works on it still.
+    tx.execute(&sql::DROP_OLD_FINDINGS, args![number - 1]).await?;
+    tx.execute(&sql::DROP_OLD_PASSES, args![number - 1]).await?;
+    Ok(Some(number))
 }
 
 fn kind(name: &str) -> Result<Kind> {

@@ -155,7 +155,7 @@ impl Scrubber {
             Some(pass) => {
                 let due = pass.ended_at.map(|at| at.plus(interval));
                 if due.is_some_and(|due| due <= self.metadata.clock.now()) {
-                    self.metadata.begin_pass(Some(pass.number), true).await?;
+                    self.metadata.begin_due_pass(pass.number).await?;
                     return Ok(Round::More);
                 }
             }

@@ -64,4 +64,9 @@ statements! {
     pub(crate) FINDINGS = "SELECT number, kind, object_key, digest FROM scrub_findings \
         WHERE pass = $1 AND number > $2 ORDER BY number LIMIT $3";
     pub(crate) COUNT_FINDINGS = "SELECT kind, count(*) FROM scrub_findings WHERE pass = $1 GROUP BY kind";
+
+    // What there is to be compared.
+    pub(crate) COUNT_CONTENT = "SELECT 2 * (SELECT count(*) FROM blobs) + (SELECT count(*) FROM manifests)";
+    pub(crate) LOCK_PASS = "SELECT blobs + manifests + objects FROM scrub_passes \
+        WHERE number = $1 AND ended_at IS NULL" for update;
 }

@@ -125,6 +125,8 @@ on_both!(
 async fn every_statement_is_understood(bench: Bench) {
     bench.database.prepare_all(sql::ALL).await.unwrap();
     bench.database.prepare_all(audit_statements::ALL).await.unwrap();
+    bench.database.prepare_all(idempotency::STATEMENTS).await.unwrap();
+    bench.database.prepare_all(tasks::STATEMENTS).await.unwrap();
     for (name, statement, _) in audit_statements::PAGES {
         bench.database.prepare_all(&[(name, statement)]).await.unwrap();
     }

@@ -349,6 +349,12 @@ impl World {
         answer(self.service.remove_instance(Request::new(request)).await).map(|answer| answer.done)
     }
 
+    /// How much of it is said to be left.
+    async fn left(&self) -> Option<u64> {
+        let request = RemoveInstanceRequest { instance_id: self.instance.to_string(), force: true };
+        answer(self.service.remove_instance(Request::new(request)).await).unwrap().left
+    }
+
     async fn usage(&self) -> GetUsageResponse {
         let request = GetUsageRequest { instance_id: self.instance.to_string() };
         answer(self.service.get_usage(Request::new(request)).await).unwrap()
@@ -372,6 +378,7 @@ async fn an_instance_goes_with_all_that_is_in_it(world: World) {
     assert_eq!(refused.detail.unwrap()["used"], 3);
     world.image("team0/app", "image 0", &["v2"]).await;
     assert!(!world.end_instance(true).await.unwrap());
+    assert_eq!(world.left().await, Some(7), "three repositories, three blobs, bytes that came twice");
     // Nothing can be made any more, by push or by hand, also where there was nothing before.
     assert_eq!(refusal(world.start("new/app").await), ErrorCode::Denied);
     assert_eq!(refusal(world.start("team0/new").await), ErrorCode::Denied);
@@ -388,9 +395,11 @@ async fn an_instance_goes_with_all_that_is_in_it(world: World) {
     while world.metadata.review_next_blob().await.unwrap().is_some() {}
     assert_eq!(world.usage().await.blobs, 0);
     assert!(matches!(world.one_step().await, Some(Verdict::PutOff)), "objects are not deleted yet");
+    assert_eq!(world.left().await, Some(4), "objects");
     assert!(!world.end_instance(true).await.unwrap());
     world.stage(&[both("DELETE FROM object_deletes")], args![]).await;
     assert!(matches!(world.one_step().await, Some(Verdict::Deleted)));
+    assert_eq!(world.left().await, Some(0));
     assert!(world.end_instance(true).await.unwrap() && world.end_instance(false).await.unwrap());
     assert_eq!(refusal(world.start("new/app").await), ErrorCode::Denied);
 }

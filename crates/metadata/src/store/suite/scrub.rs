@@ -131,8 +131,12 @@ impl World {
     }
 
     async fn scrub_now(&self, unpaced: bool) -> Result<u64, berth_oci::Problem> {
-        let request = proto::ScrubNowRequest { unpaced };
-        Ok(answer(self.service.scrub_now(Request::new(request)).await)?.number)
+        Ok(self.scrub_task(unpaced).await?.number)
+    }
+
+    async fn scrub_task(&self, unpaced: bool) -> Result<proto::ScrubNowResponse, berth_oci::Problem> {
+        let request = proto::ScrubNowRequest { unpaced, ..proto::ScrubNowRequest::default() };
+        answer(self.service.scrub_now(Request::new(request)).await)
     }
 
     fn scrubber(&self, shelf: &Arc<Shelf>) -> Tasks {
@@ -198,8 +202,13 @@ async fn a_pass_finds_what_is_wrong_and_nothing_else(world: World) {
     expected.push(("orphan".to_owned(), planted, String::new()));
 
     let tasks = world.scrubber(&shelf);
-    let number = world.scrub_now(true).await.unwrap();
+    let begun = world.scrub_task(true).await.unwrap();
+    let number = begun.number;
     let status = world.ended(number).await;
+    let task = world.deployments_task(&begun.task_id).await;
+    assert_eq!((task.state.as_str(), task.subject.as_str()), ("done", "scrub:1"));
+    assert_eq!(task.message, "4 are damaged, 1 objects have no row; its findings say which");
+    assert!(task.steps_total.unwrap() >= 5 && task.steps_total == Some(task.steps_done), "{task:?}");
     let mut found: Vec<_> =
         status.findings.into_iter().map(|found| (found.kind, found.object_key, found.digest)).collect();
     found.sort();
@@ -222,8 +231,9 @@ async fn a_pass_goes_on_after_a_restart(world: World) {
         let digest = world.blob(APP, &content).await;
         world.shelve(&shelf, &digest, &content).await;
     }
-    let number = world.scrub_now(false).await.unwrap();
-    assert_eq!(world.scrub_now(false).await.unwrap(), number, "the one that runs will do");
+    let begun = world.scrub_task(false).await.unwrap();
+    let number = begun.number;
+    assert_eq!(world.scrub_task(false).await.unwrap(), begun, "the one that runs will do");
     let started = std::time::Instant::now();
     let tasks = world.scrubber(&shelf);
     while world.scrub_status().await.pass.unwrap().phase == "blobs" {
@@ -241,10 +251,20 @@ async fn a_pass_goes_on_after_a_restart(world: World) {
     assert_eq!(status.pass.unwrap().blobs, 20);
     assert_eq!(shelf.opened.load(Ordering::Relaxed), 20, "what was recorded is not read again");
     // One that goes slowly is given up for one that doesn't.
-    let paced = world.scrub_now(false).await.unwrap();
-    let unpaced = world.scrub_now(true).await.unwrap();
-    assert_eq!((paced, unpaced), (2, 3));
-    assert!(!world.ended(unpaced).await.pass.unwrap().paced);
+    assert_eq!(world.deployments_task(&begun.task_id).await.state, "done");
+    let paced = world.scrub_task(false).await.unwrap();
+    let begun = world.deployments_task(&paced.task_id).await;
+    // Twenty blobs and their objects.
+    assert_eq!((begun.state.as_str(), begun.steps_total), ("running", Some(40)));
+    let unpaced = world.scrub_task(true).await.unwrap();
+    assert_eq!((paced.number, unpaced.number), (2, 3));
+    assert!(!world.ended(unpaced.number).await.pass.unwrap().paced);
+    let given_up = world.deployments_task(&paced.task_id).await;
+    assert_eq!(
+        (given_up.state.as_str(), given_up.message.as_str()),
+        ("failed", "it was given up for pass 3")
+    );
+    assert_eq!(world.deployments_task(&unpaced.task_id).await.state, "done");
     assert!(tasks.stop(Duration::from_secs(5)).await);
 }
 

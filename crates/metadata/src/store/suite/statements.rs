@@ -17,6 +17,7 @@ async fn every_statement_is_prepared(world: World) {
     world.database.prepare_all(crate::store::list_statements::ALL).await.unwrap();
     world.database.prepare_all(crate::store::sealing_statements::ALL).await.unwrap();
     world.database.prepare_all(berth_database::idempotency::STATEMENTS).await.unwrap();
+    world.database.prepare_all(berth_database::tasks::STATEMENTS).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +90,8 @@ async fn reads_use_indexes_only() {
 async fn lists_read_pages_from_indexes() {
     let world = World::open(Engine::Sqlite).await.unwrap();
     let (lists, contents) = (crate::store::list_statements::ALL, crate::store::content_statements::ALL);
-    for (name, statement) in lists.iter().chain(contents).chain(crate::store::task_statements::ALL) {
+    let tasks = crate::store::task_statements::ALL.iter().chain(berth_database::tasks::STATEMENTS);
+    for (name, statement) in lists.iter().chain(contents).chain(tasks) {
         let text: &'static str =
             Box::leak(format!("EXPLAIN QUERY PLAN {}", statement.sqlite).into_boxed_str());
         let explain = Statement { sqlite: text, postgres: "" };

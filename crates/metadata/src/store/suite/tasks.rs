@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use berth_database::args;
 use berth_oci::{ErrorCode, Problem};
-use berth_proto::metadata::{
-    DeleteNamespaceRequest, DeleteRepositoryRequest, GetTaskRequest, ListTasksRequest, ListTasksResponse,
-    Manager, Task, repositories_server::Repositories, tasks_server::Tasks,
+use berth_proto::{
+    metadata::{
+        CollectNowRequest, DeleteNamespaceRequest, DeleteRepositoryRequest, Manager,
+        metadata_server::Metadata, repositories_server::Repositories, tasks_server::Tasks,
+    },
+    tasks::{GetTaskRequest, ListTasksRequest, ListTasksResponse, Task},
 };
 use tonic::Request;
 
@@ -18,6 +21,8 @@ on_both_engines!(
     what_nobody_asked_for_has_no_task,
     tasks_are_listed_newest_first,
     a_task_is_forgotten_a_week_after_its_end,
+    collection_that_was_asked_for_is_done_when_all_has_been_looked_at,
+    collection_is_asked_for_once_under_one_key,
 );
 
 const APP: &str = "team/app";
@@ -45,6 +50,17 @@ impl World {
     async fn task(&self, id: &str) -> Result<Task, Problem> {
         let request = GetTaskRequest { instance_id: self.instance.to_string(), id: id.to_owned() };
         answer(self.service.get_task(Request::new(request)).await)
+    }
+
+    /// A task of the deployment.
+    pub(super) async fn deployments_task(&self, id: &str) -> Task {
+        let request = GetTaskRequest { instance_id: String::new(), id: id.to_owned() };
+        answer(self.service.get_task(Request::new(request)).await).unwrap()
+    }
+
+    async fn collect_now(&self, manager: Manager) -> Result<String, Problem> {
+        let request = CollectNowRequest { manager: Some(manager), instance_id: self.instance.to_string() };
+        answer(self.service.collect_now(Request::new(request)).await).map(|begun| begun.task_id)
     }
 
     async fn tasks(&self, request: ListTasksRequest) -> Result<ListTasksResponse, Problem> {
@@ -219,4 +235,57 @@ async fn a_task_is_forgotten_a_week_after_its_end(world: World) {
     assert_eq!(world.metadata.forget_tasks().await.unwrap(), 1);
     assert_eq!(refusal(world.task(&ended).await), ErrorCode::NotFound);
     assert_eq!(world.task(&runs).await.unwrap().state, "running");
+}
+
+async fn collection_that_was_asked_for_is_done_when_all_has_been_looked_at(world: World) {
+    let by = |name: &str| Manager { principal: name.to_owned(), ..Manager::default() };
+    world.blob(APP, "loose").await;
+    let id = world.collect_now(by("user:1")).await.unwrap();
+    let begun = world.deployments_task(&id).await;
+    assert_eq!((begun.state.as_str(), begun.kind.as_str()), ("running", "garbage_collection.run"));
+    assert_eq!((begun.steps_total, begun.waits_until, begun.created_by.as_str()), (None, None, "user:1"));
+    assert_eq!(refusal(world.task(&id).await), ErrorCode::NotFound, "it is no instance's");
+    // Another process goes on where the one died that was asked.
+    let other = World::over(world.database.clone(), world.clock.clone());
+    assert!(other.metadata.go_on_with_run().await.unwrap(), "it has to be counted");
+    assert!(!world.metadata.go_on_with_run().await.unwrap());
+    let waits = world.deployments_task(&id).await;
+    // Link, blob, repository.
+    assert_eq!((waits.steps_done, waits.steps_total), (0, Some(3)));
+    let (now, _) = world.metadata.first_due().await.unwrap();
+    let until = berth_service::Timestamp(waits.waits_until.unwrap());
+    assert!(until.since(now) + Duration::from_secs(5) > world.metadata.config.review_floor());
+    // Asked for again, it takes what has come since.
+    world.blob(APP, "later").await;
+    assert_eq!(world.collect_now(by("user:2")).await.unwrap(), id);
+    assert_eq!(world.deployments_task(&id).await.waits_until, None);
+    while world.metadata.go_on_with_run().await.unwrap() {}
+    assert_eq!(world.deployments_task(&id).await.steps_total, Some(5));
+    // What the reviews free is due a floor later, and so after all that was asked for.
+    world.clock.advance(Duration::from_secs(1));
+    world.make_due().await;
+    assert_eq!(world.review_due().await, 2);
+    while world.metadata.go_on_with_run().await.unwrap() {}
+    let done = world.deployments_task(&id).await;
+    assert_eq!((done.state.as_str(), done.steps_done, done.waits_until), ("done", 5, None));
+    assert!(done.ended_at.is_some());
+    assert!(!world.metadata.go_on_with_run().await.unwrap());
+    // With nothing to look at it is done at once, and is another.
+    let next = world.collect_now(by("user:1")).await.unwrap();
+    assert_ne!(next, id);
+}
+
+async fn collection_is_asked_for_once_under_one_key(world: World) {
+    let manager = Manager {
+        principal: "user:1".into(),
+        idempotency_key: "k".into(),
+        fingerprint: vec![1].into(),
+        ..Manager::default()
+    };
+    let id = world.collect_now(manager.clone()).await.unwrap();
+    while world.metadata.go_on_with_run().await.unwrap() {}
+    assert_eq!(world.deployments_task(&id).await.state, "done");
+    assert_eq!(world.collect_now(manager.clone()).await.unwrap(), id);
+    let other = Manager { fingerprint: vec![2].into(), ..manager };
+    assert_eq!(refusal(world.collect_now(other).await), ErrorCode::IdempotencyKeyReused);
 }

@@ -1,0 +1,25 @@
+-- Long work that somebody asked for, and how far it is. steps_total is NULL until it is known. Work that runs is found by
+-- what it is about; a task is forgotten a week after its end. instance_id is empty where it is the deployment's. waits_until:
+-- until when work has to wait, for the time that is given to whoever may still need what it is about.
+CREATE TABLE tasks (
+    id          TEXT COLLATE "C" PRIMARY KEY,
+    instance_id TEXT COLLATE "C" NOT NULL,
+    kind        TEXT COLLATE "C" NOT NULL,
+    subject     TEXT COLLATE "C" NOT NULL,
+    name        TEXT COLLATE "C" NOT NULL,
+    state       TEXT COLLATE "C" NOT NULL CHECK (state IN ('running', 'done', 'failed')),
+    steps_done  BIGINT NOT NULL DEFAULT 0,
+    steps_total BIGINT,
+    message     TEXT COLLATE "C" NOT NULL DEFAULT '',
+    created_by  TEXT COLLATE "C" NOT NULL,
+    created_at  BIGINT NOT NULL,
+    updated_at  BIGINT NOT NULL,
+    ended_at    BIGINT,
+    waits_until BIGINT
+);
+CREATE INDEX tasks_by_instance ON tasks (instance_id, id);
+CREATE INDEX tasks_by_state ON tasks (instance_id, state, id);
+CREATE INDEX tasks_by_kind ON tasks (instance_id, kind, id);
+CREATE INDEX tasks_by_kind_and_state ON tasks (instance_id, kind, state, id);
+CREATE UNIQUE INDEX tasks_that_run ON tasks (kind, subject) WHERE state = 'running';
+CREATE INDEX tasks_that_ended ON tasks (ended_at) WHERE ended_at IS NOT NULL;
