@@ -177,7 +177,7 @@ impl Metadata {
             }
             _ => &lists::NAMESPACES,
         };
-        self.database.read_all(statement, values).await?.iter().map(managed::namespace).collect()
+        self.database.read_all(statement, values).await?.iter().map(managed::namespace::read).collect()
     }
 
     /// A page of repositories, and where the next one begins.
@@ -243,6 +243,6 @@ impl Metadata {
             Ok(position.text())
         };
         let next = shown.last().filter(|_| more).map(position).transpose()?;
-        Ok((shown.iter().map(managed::managed).collect::<Result<_>>()?, next))
+        Ok((shown.iter().map(managed::repository::read).collect::<Result<_>>()?, next))
     }
 }
