@@ -4,6 +4,7 @@
 mod activity;
 mod channel;
 mod clock;
+mod connection;
 pub mod crash;
 pub mod files;
 mod frames;
@@ -19,10 +20,11 @@ pub mod telemetry;
 
 pub use channel::{Channel, ChannelError, Guard};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp, ToldClock};
+pub use connection::Connection;
 pub use health::{Health, admin_routes};
 pub use ids::Ids;
 pub use limits::{Connections, Limits};
-pub use listener::{Address, Connection, Listener, ListenerError, serve};
+pub use listener::{Address, Listener, ListenerError, serve};
 pub use outbound::{Outbound, OutboundConfig};
 pub use prometheus_client::registry::Registry;
 pub use tasks::Tasks;
