@@ -6,6 +6,7 @@
 
 mod ambiguous;
 mod answer;
+mod append;
 mod authorise;
 mod blob;
 mod body;
