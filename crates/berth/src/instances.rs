@@ -189,8 +189,7 @@ pub(crate) async fn run(
         InstanceCommand::DeleteInstance { name, force } => {
             let id = id(&mut instances, name).await?;
             let request = DeleteInstanceRequest { id, force, ..Default::default() };
-            let ended = instances.delete_instance(request).await.map_err(refused)?.into_inner();
-            print(served, ended.instance.unwrap_or_default());
+            print(served, instances.delete_instance(request).await.map_err(refused)?.into_inner());
         }
         InstanceCommand::Usage { name } => {
             let request = GetInstanceUsageRequest { id: id(&mut instances, name).await? };

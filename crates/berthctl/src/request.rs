@@ -175,7 +175,11 @@ pub(crate) async fn run(
     }
     let answer = reply.json();
     let waits = arguments.try_get_one::<bool>("wait").ok().flatten() == Some(&true);
-    if let (true, Some(task)) = (waits, &reply.location) {
+    if waits {
+        let Some(task) = &reply.location else {
+            crate::remark("it has begun; the registry does not say where it can be waited for");
+            return Err(Failure::usage("there is no task to wait for"));
+        };
         show::one("task", &tasks::watch(client, task).await?, output);
         return Ok(());
     }

@@ -53,8 +53,10 @@ crate::statements! {
     LIST_OF_IN = "SELECT id, instance_id, kind, subject, name, state, steps_done, steps_total, message, \
         created_by, created_at, updated_at, ended_at, waits_until FROM tasks \
         WHERE instance_id = $1 AND id < $2 AND kind = $4 AND state = $5 ORDER BY id DESC LIMIT $3";
-    FORGET = "DELETE FROM tasks WHERE id IN \
-        (SELECT t.id FROM tasks t WHERE t.ended_at < $1 ORDER BY t.ended_at LIMIT 500)";
+    FORGET = sqlite "DELETE FROM tasks WHERE id IN \
+        (SELECT t.id FROM tasks t WHERE t.ended_at < $1 ORDER BY t.ended_at LIMIT 500)"
+        postgres "DELETE FROM tasks WHERE id IN \
+        (SELECT t.id FROM tasks t WHERE t.ended_at < $1 ORDER BY t.ended_at LIMIT 500 FOR UPDATE SKIP LOCKED)";
 }
 
 /// The statements of this module, for a service's test that prepares all of its own.
@@ -90,12 +92,12 @@ impl Work {
         found.map(|row| row.get(0)).transpose()
     }
 
-    /// Begins a task; the caller has locked what it is about.
+    /// Begins a task. The caller has locked what it is about, or runs again when another began one of the same work.
     pub async fn begin(&self, tx: &mut Transaction, task: NewTask<'_>) -> Result<(), DatabaseError> {
         let now = tx.now();
         let NewTask { id, instance, name, created_by } = task;
-        tx.execute(&ADD, args![id, instance, self.kind, &self.subject, name, created_by, now]).await?;
-        Ok(())
+        let values = args![id, instance, self.kind, &self.subject, name, created_by, now];
+        if tx.execute(&ADD, values).await? == 0 { Err(tx.again()) } else { Ok(()) }
     }
 
     async fn say(
@@ -120,7 +122,7 @@ impl Work {
         self.say(tx, &LEFT, i64::try_from(steps).unwrap_or(i64::MAX)).await
     }
 
-    /// Why it can't go on just now.
+    /// Why it can't go on just now; empty: it can.
     pub async fn wait(&self, tx: &mut Transaction, reason: &str) -> Result<(), DatabaseError> {
         self.say(tx, &WAIT, reason.replace('\0', "")).await
     }

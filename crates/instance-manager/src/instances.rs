@@ -49,8 +49,10 @@ pub(crate) trait Limiter: std::fmt::Debug + Send + Sync {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Left {
     Nothing,
-    /// So many repositories, blobs and objects; none: too many to be counted each time.
-    Some(Option<u64>),
+    /// So many repositories, blobs and objects.
+    Steps(u64),
+    /// More than are counted.
+    Many,
 }
 
 /// Asks metadata.
@@ -82,7 +84,11 @@ impl Limiter for MetadataLimiter {
         let request = RemoveInstanceRequest { instance_id: instance.to_string(), force };
         let answer = self.0.clone().remove_instance(request).await.map_err(|status| from_status(&status))?;
         let answer = answer.into_inner();
-        Ok(if answer.done { Left::Nothing } else { Left::Some(answer.left) })
+        Ok(match (answer.done, answer.left) {
+            (true, _) => Left::Nothing,
+            (false, Some(left)) => Left::Steps(left),
+            (false, None) => Left::Many,
+        })
     }
 
     async fn usage(&self, instance: InstanceId) -> Result<GetUsageResponse, Problem> {
@@ -283,7 +289,7 @@ impl Instances {
             Err(Error::Problem(problem)) if problem.code == ErrorCode::Conflict => {
                 let mut entry = self.comes_to(tenant, "instance.deletion_refused");
                 "refused".clone_into(&mut entry.result);
-                self.store.drop_deletion_wish(tenant.id, &problem.message, entry).await?;
+                self.store.drop_deletion_wish(tenant.id, force, &problem.message, entry).await?;
                 Err(problem.into())
             }
             Err(error) => Err(error),
@@ -294,7 +300,8 @@ impl Instances {
     async fn remove(&self, tenant: &Tenant, force: bool) -> Result<Left, Error> {
         let answer = self.limiter.remove(tenant.id, force).await;
         match &answer {
-            Ok(Left::Some(Some(left))) => self.store.note_deletion(tenant.id, Ok(*left)).await?,
+            Ok(Left::Steps(left)) => self.store.note_deletion(tenant.id, Ok(*left)).await?,
+            Ok(Left::Many) => self.store.note_deletion(tenant.id, Err(String::new())).await?,
             Err(problem) if problem.code != ErrorCode::Conflict => {
                 let reason = format!("its content can't be removed just now: {}", problem.message);
                 self.store.note_deletion(tenant.id, Err(reason)).await?;

@@ -92,7 +92,7 @@ pub(crate) fn add(routes: &mut Routes) {
     );
     let run =
         Operation::post("/garbage-collection/runs", "garbage_collection.run", "Collect now what may go", act)
-            .describe("Nothing is due before the time for which everything is kept that was just touched. Asked for again while it goes on, it begins anew and is the same task.");
+            .describe("Nothing is due before the time for which everything is kept that was just touched. Ten at most go on at the same time.");
     routes.add(run.repeatable(), collect);
     routes.add(
         Operation::get("/scrub", "scrub.get", "Show the newest comparison of rows and bytes", read),

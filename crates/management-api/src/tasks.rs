@@ -3,6 +3,7 @@
 use berth_model::Permission;
 use berth_oci::ErrorCode;
 use berth_proto::{from_status, tasks as wire};
+use berth_service::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -40,7 +41,7 @@ struct Task {
     id: String,
     /// namespace.delete, repository.delete; of the deployment: instance.delete, garbage_collection.run, scrub.run.
     kind: String,
-    /// What it is about: namespace:<id>, repository:<id>, instance:<id>, scrub:<number>, deployment.
+    /// What it is about: namespace:<id>, repository:<id>, instance:<id>, scrub:<number>, garbage_collection:<task>.
     subject: String,
     /// The name or the path that it had.
     name: String,
@@ -69,8 +70,8 @@ struct TaskProgress {
     total: Option<u64>,
 }
 
-impl From<wire::Task> for Task {
-    fn from(task: wire::Task) -> Self {
+impl Task {
+    fn shown(task: wire::Task, now: Timestamp) -> Self {
         Self {
             id: task.id,
             kind: task.kind,
@@ -83,7 +84,7 @@ impl From<wire::Task> for Task {
             },
             progress: TaskProgress { done: task.steps_done, total: task.steps_total },
             message: Some(task.message).filter(|message| !message.is_empty()),
-            waits_until: task.waits_until.map(Moment),
+            waits_until: task.waits_until.filter(|until| *until > now.0).map(Moment),
             created_by: task.created_by,
             created_at: Moment(task.created_at),
             updated_at: Moment(task.updated_at),
@@ -150,7 +151,7 @@ pub(crate) fn add(routes: &mut Routes) {
     routes.add(one, get);
 }
 
-/// Services have tasks of their own: the newest of all of them.
+/// Services have tasks of their own; those of the deployment are of two.
 async fn list(call: Call, List { paging, filters }: List<Filter>) -> Result<Page<Task>> {
     let request = wire::ListTasksRequest {
         instance_id: call.instance_id().to_owned(),
@@ -159,18 +160,19 @@ async fn list(call: Call, List { paging, filters }: List<Filter>) -> Result<Page
         limit: paging.size,
         after: paging.after.clone(),
     };
-    let (mut content, mut ends) = (call.parts.tasks.clone(), call.parts.ends.clone());
-    let (content, ends) =
-        futures::future::try_join(content.list_tasks(request.clone()), ends.list_tasks(request)).await?;
-    let (content, ends) = (content.into_inner(), ends.into_inner());
+    let mut found = call.parts.tasks.clone().list_tasks(request.clone()).await?.into_inner();
+    if request.instance_id.is_empty() {
+        let ends = call.parts.ends.clone().list_tasks(request).await?.into_inner();
+        found.tasks.extend(ends.tasks);
+        found.tasks.sort_by(|one, other| other.id.cmp(&one.id));
+        found.next.push_str(&ends.next);
+    }
     let size = paging.size as usize;
-    let mut found = content.tasks;
-    found.extend(ends.tasks);
-    found.sort_by(|one, other| other.id.cmp(&one.id));
-    let more = found.len() > size || !content.next.is_empty() || !ends.next.is_empty();
-    found.truncate(size);
-    let next = found.last().filter(|_| more).map(|last| paging.token(&last.id));
-    Ok(Page { items: found.into_iter().map(Into::into).collect(), next })
+    let more = found.tasks.len() > size || !found.next.is_empty();
+    found.tasks.truncate(size);
+    let next = found.tasks.last().filter(|_| more).map(|last| paging.token(&last.id));
+    let now = call.parts.clock.now();
+    Ok(Page { items: found.tasks.into_iter().map(|task| Task::shown(task, now)).collect(), next })
 }
 
 async fn get(call: Call, _: Nothing) -> Result<Plain<Task>> {
@@ -179,10 +181,10 @@ async fn get(call: Call, _: Nothing) -> Result<Plain<Task>> {
         id: call.param("task").to_owned(),
     };
     let found = match call.parts.tasks.clone().get_task(request.clone()).await {
-        Err(status) if from_status(&status).code == ErrorCode::NotFound => {
+        Err(status) if request.instance_id.is_empty() && from_status(&status).code == ErrorCode::NotFound => {
             call.parts.ends.clone().get_task(request).await?
         }
         found => found?,
     };
-    Ok(Plain(found.into_inner().into()))
+    Ok(Plain(Task::shown(found.into_inner(), call.parts.clock.now())))
 }

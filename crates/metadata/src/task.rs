@@ -16,14 +16,17 @@ pub(crate) enum Kind {
     DeleteRepository,
     /// A step is a blob, a manifest or an object.
     Scrub,
+    /// A step is a row of a queue.
+    Collect,
 }
 
 impl Kind {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::DeleteNamespace => "namespace.delete",
             Self::DeleteRepository => "repository.delete",
             Self::Scrub => "scrub.run",
+            Self::Collect => "garbage_collection.run",
         }
     }
 
@@ -33,14 +36,10 @@ impl Kind {
             Self::DeleteNamespace => "namespace",
             Self::DeleteRepository => "repository",
             Self::Scrub => "scrub",
+            Self::Collect => "garbage_collection",
         };
         Work { kind: self.name(), subject: format!("{noun}:{id}") }
     }
-}
-
-/// Collection of everything that may go. A step is a row of a queue.
-pub(crate) fn collection() -> Work {
-    Work { kind: "garbage_collection.run", subject: "deployment".to_owned() }
 }
 
 impl Manager {

@@ -2,7 +2,7 @@
 //! next review is due, and at most one poll.
 
 use std::{
-    cmp::min,
+    cmp::{max, min},
     error::Error as _,
     sync::Arc,
     time::{Duration, Instant},
@@ -44,6 +44,8 @@ const MAX_OUTAGE: Duration = Duration::from_secs(60);
 const MEASURE: Duration = Duration::from_secs(15);
 /// How often it is looked after collection that was asked for.
 const LOOK: Duration = Duration::from_secs(1);
+/// A look takes one part in so many of the time at most.
+const LOOK_SHARE: u32 = 20;
 /// How often what nobody can ask for any more is looked for.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -120,8 +122,8 @@ pub(crate) struct Collector {
     claimed: Option<Instant>,
     measured: Option<Instant>,
     tidied: Option<Instant>,
-    /// When it was last looked after a run that was asked for.
-    looked: Option<Instant>,
+    /// When it is looked after what was asked for.
+    look_at: Option<Instant>,
     outages: u32,
 }
 
@@ -136,8 +138,8 @@ enum Round {
 impl Collector {
     pub(crate) fn new(metadata: Metadata, blobs: Option<Arc<dyn Blobs>>, metrics: Metrics) -> Self {
         let holder = metadata.ids.ulid().to_string();
-        let (claimed, measured, tidied, looked) = (None, None, None, None);
-        Self { metadata, blobs, metrics, holder, claimed, measured, tidied, looked, outages: 0 }
+        let (claimed, measured, tidied, look_at) = (None, None, None, None);
+        Self { metadata, blobs, metrics, holder, claimed, measured, tidied, look_at, outages: 0 }
     }
 
     /// Starts the loop; it ends soon after `tasks` are told to stop.
@@ -195,10 +197,11 @@ impl Collector {
             self.tidy(stopping).await?;
             self.tidied = Some(Instant::now());
         }
-        let looks = self.looked.is_none_or(|at| at.elapsed() >= LOOK);
+        let looks = self.look_at.is_none_or(|at| at <= Instant::now());
         if looks {
-            self.looked = Some(Instant::now());
-            while !stopping.is_cancelled() && self.metadata.go_on_with_run().await? {}
+            let began = Instant::now();
+            while !stopping.is_cancelled() && self.claim().await? && self.metadata.go_on_with_runs().await? {}
+            self.look_at = Some(Instant::now() + max(LOOK, began.elapsed() * LOOK_SHARE));
         }
         if done > 0 {
             return Ok(Round::More);

@@ -3,11 +3,11 @@
 use berth_model::{AddOns, Edition, Limits};
 use berth_proto::{
     instance_manager::{
-        self as wire, CreateInstanceRequest, DeleteInstanceRequest, DeleteInstanceResponse, EditionEntry,
-        GetInstanceRequest, GetInstanceUsageRequest, InstanceEntry, InstanceUsage, ListEditionsRequest,
-        ListEditionsResponse, ListInstancesRequest, ListInstancesResponse, ListRegionsRequest,
-        ListRegionsResponse, RegionEntry, SetEditionRequest, StartInstanceRequest, StopInstanceRequest,
-        UpdateInstanceRequest, instances_server::Instances as InstancesService,
+        self as wire, CreateInstanceRequest, DeleteInstanceRequest, EditionEntry, GetInstanceRequest,
+        GetInstanceUsageRequest, InstanceEntry, InstanceUsage, ListEditionsRequest, ListEditionsResponse,
+        ListInstancesRequest, ListInstancesResponse, ListRegionsRequest, ListRegionsResponse, RegionEntry,
+        SetEditionRequest, StartInstanceRequest, StopInstanceRequest, UpdateInstanceRequest,
+        instances_server::Instances as InstancesService,
     },
     optional, parse, to_status,
 };
@@ -75,6 +75,7 @@ impl InstancesApi {
             updated_at: tenant.updated_at.0,
             version: tenant.version,
             deletion_wished: tenant.wish_delete.is_some(),
+            task_id: String::new(),
         }
     }
 }
@@ -149,16 +150,13 @@ impl InstancesService for InstancesApi {
         Ok(Response::new(self.entry(after.map_err(status)?)))
     }
 
-    async fn delete_instance(
-        &self,
-        request: Request<DeleteInstanceRequest>,
-    ) -> Answer<DeleteInstanceResponse> {
+    async fn delete_instance(&self, request: Request<DeleteInstanceRequest>) -> Answer<InstanceEntry> {
         let request = request.into_inner();
         let actor = Actor::read(request.actor).map_err(to_status)?;
         let instance = parse("id", &request.id).map_err(to_status)?;
         let ended = self.instances.delete(&actor, instance, version(request.version), request.force).await;
         let (after, task_id) = ended.map_err(status)?;
-        Ok(Response::new(DeleteInstanceResponse { instance: Some(self.entry(after)), task_id }))
+        Ok(Response::new(InstanceEntry { task_id, ..self.entry(after) }))
     }
 
     async fn get_usage(&self, request: Request<GetInstanceUsageRequest>) -> Answer<InstanceUsage> {

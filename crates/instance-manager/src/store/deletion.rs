@@ -8,7 +8,7 @@ use berth_model::{InstanceId, InstanceState, PrincipalKind};
 
 use super::{
     AuditRow, Store, Tenant, add_audit, identity, identity_statements as identity_sql,
-    instances::{lock, read},
+    instances::{FORCED, lock, read},
     principals,
     revocations::refuse_instance,
     statements as sql,
@@ -26,6 +26,11 @@ pub(crate) struct Heads {
 /// The end of an instance, as a task of the deployment: the instance will not be there to have any.
 fn end_of(instance: InstanceId) -> Work {
     Work { kind: "instance.delete", subject: format!("instance:{instance}") }
+}
+
+/// The wish for an end, as it is stored.
+fn wish(force: bool) -> &'static str {
+    if force { FORCED } else { "empty" }
 }
 
 impl Store {
@@ -59,8 +64,7 @@ impl Store {
                         return Ok((before, task));
                     }
                     let now = tx.now();
-                    let wish = if force { "forced" } else { "empty" };
-                    tx.execute(&sql::WISH_DELETION, args![instance.to_string(), wish, now]).await?;
+                    tx.execute(&sql::WISH_DELETION, args![instance.to_string(), wish(force), now]).await?;
                     add_audit(tx, entry, now).await?;
                     Ok((read(tx, instance).await?, task))
                 })
@@ -85,10 +89,11 @@ impl Store {
             .await
     }
 
-    /// Metadata has refused, and why: everything stays as it was.
+    /// Metadata has refused this wish, and why: everything stays as it was.
     pub(crate) async fn drop_deletion_wish(
         &self,
         instance: InstanceId,
+        force: bool,
         reason: &str,
         entry: AuditRow,
     ) -> Result<(), Error> {
@@ -98,7 +103,8 @@ impl Store {
                 let (entry, reason) = (entry.clone(), reason.clone());
                 Box::pin(async move {
                     let now = tx.now();
-                    if tx.execute(&sql::DROP_DELETION_WISH, args![instance.to_string(), now]).await? > 0 {
+                    let values = args![instance.to_string(), now, wish(force)];
+                    if tx.execute(&sql::DROP_DELETION_WISH, values).await? > 0 {
                         end_of(instance).fail(tx, &reason).await?;
                         add_audit(tx, entry, now).await?;
                     }
@@ -108,7 +114,7 @@ impl Store {
             .await
     }
 
-    /// Notes how much is left of an instance that ends, or why that can't be known just now.
+    /// Notes how much is left of an instance that ends, or why that can't be known just now; empty: it is too much.
     pub(crate) async fn note_deletion(
         &self,
         instance: InstanceId,

@@ -35,7 +35,7 @@ pub(crate) struct Tenant {
 }
 
 /// The wish for an end in any case, as it is stored.
-const FORCED: &str = "forced";
+pub(super) const FORCED: &str = "forced";
 
 /// An instance to be made; it is pending until its limits are known to metadata.
 #[derive(Clone, Debug)]

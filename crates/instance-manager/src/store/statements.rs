@@ -30,7 +30,7 @@ berth_database::statements! {
         AND (state IN ('pending', 'deleting') OR limits_in_force < limits_revision OR wish_delete IS NOT NULL) ORDER BY id LIMIT $2";
     pub(crate) WISH_DELETION = "UPDATE instances SET wish_delete = $2, version = version + 1, updated_at = $3 WHERE id = $1";
     pub(crate) DROP_DELETION_WISH = "UPDATE instances SET wish_delete = NULL, version = version + 1, updated_at = $2 \
-        WHERE id = $1 AND wish_delete IS NOT NULL";
+        WHERE id = $1 AND wish_delete = $3";
     /// Nothing of it is served or wished for any more.
     pub(crate) BEGIN_DELETION = "UPDATE instances SET state = 'deleting', wish_delete = NULL, wish_edition = NULL, \
         wish_add_ons = NULL, limits_in_force = limits_revision, version = version + 1, updated_at = $2 \

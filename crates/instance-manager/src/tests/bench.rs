@@ -93,7 +93,7 @@ impl Limiter for Bounds {
         }
         Ok(match *left.entry(instance).or_insert(7) {
             0 => Left::Nothing,
-            left => Left::Some(Some(left)),
+            left => Left::Steps(left),
         })
     }
 

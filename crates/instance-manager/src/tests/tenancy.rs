@@ -294,7 +294,7 @@ async fn an_instance_ends_when_metadata_agrees_and_its_people_and_keys_go_last()
     let waits = tasks("running").await;
     assert_eq!((waits.len(), waits[0].id.as_str()), (1, asked.task_id.as_str()));
     assert_eq!(waits[0].message, "its content can't be removed just now: away");
-    let wished = asked.instance.unwrap();
+    let wished = &asked;
     assert_eq!((wished.state.as_str(), wished.deletion_wished), ("running", true));
     bench.bounds.away.store(false, Ordering::SeqCst);
     let instances = &bench.service.domain;

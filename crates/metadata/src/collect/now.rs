@@ -2,23 +2,27 @@
 
 use std::sync::Arc;
 
-use berth_database::{Engine, Row, Statement, Transaction, args, tasks::Work};
+use berth_database::{Engine, Row, Transaction, args, tasks::Work};
 use berth_model::AuditKind;
+use berth_oci::ErrorCode;
 use berth_proto::metadata as proto;
 use berth_service::Timestamp;
-use futures::future::BoxFuture;
 
 use super::Queue;
 use crate::{
     Metadata,
-    error::Result,
+    error::{Error, Result},
     manager::Errand,
     store::{self, collect_statements as sql},
-    task,
+    task::Kind,
 };
 
 /// Rows that one transaction moves.
 const BATCH: u64 = 1000;
+/// The most runs that go on at the same time.
+const MOST_RUNS: i64 = 10;
+/// What is due in a queue is counted so far.
+const DUE_COUNTED: u64 = 20_000;
 
 /// How one queue stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,17 +45,17 @@ pub(crate) struct Status {
     pub(crate) reclaimable_at: Option<Timestamp>,
 }
 
-/// Collection that was asked for, as it was last seen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Collection that was asked for.
 struct Run {
+    work: Work,
     /// By when its reviews are due; none: they are to be brought forward.
     until: Option<Timestamp>,
-    asked_at: i64,
 }
 
 impl Run {
     fn read(row: &Row) -> Result<Self> {
-        Ok(Self { until: row.get::<Option<i64>>(0)?.map(Timestamp), asked_at: row.get(1)? })
+        let work = Work { kind: Kind::Collect.name(), subject: row.get(0)? };
+        Ok(Self { work, until: row.get::<Option<i64>>(1)?.map(Timestamp) })
     }
 }
 
@@ -64,24 +68,18 @@ async fn begin_run(
     if let Some(begun) = order.replay(tx).await? {
         return Ok(begun);
     }
-    let work = task::collection();
-    let task_id = match work.running(tx).await? {
-        Some(running) => {
-            let now = tx.now();
-            tx.execute(&sql::RUN_AGAIN, args![work.kind, &work.subject, now]).await?;
-            running
-        }
-        None => {
-            work.begin(tx, order.manager.task(id, "", "")).await?;
-            id.to_owned()
-        }
-    };
-    let says = order.manager.says(format!("task:{task_id}"), "");
+    let kind = Kind::Collect.name();
+    if tx.one(&sql::COUNT_RUNS, args![kind]).await?.get::<i64>(0)? >= MOST_RUNS {
+        let message = format!("{MOST_RUNS} runs go on already; wait until one of them is done");
+        return Err(Error::new(ErrorCode::Conflict, message));
+    }
+    Kind::Collect.of(id).begin(tx, order.manager.task(id, "", "")).await?;
     if let Some(instance) = order.instance {
+        let says = order.manager.says(format!("task:{id}"), "");
         let kind = AuditKind::GarbageCollectionRequested.as_str();
         metadata.journal.record(tx, kind, instance, says).await?;
     }
-    let begun = proto::CollectNowResponse { task_id };
+    let begun = proto::CollectNowResponse { task_id: id.to_owned() };
     order.record(tx, &begun).await?;
     Ok(begun)
 }
@@ -128,7 +126,7 @@ impl Metadata {
         Ok(Status { now, queues, reclaimable_bytes, reclaimable_at })
     }
 
-    /// Begins a run of collection, or has the one that runs begin anew; its task. The worker does the rest.
+    /// Begins a run of collection; its task. The worker does the rest.
     pub(crate) async fn collect_now(&self, order: Errand<()>) -> Result<proto::CollectNowResponse> {
         let input = Arc::new((self.clone(), order, self.ids.ulid().to_string()));
         let begun = self
@@ -142,88 +140,77 @@ impl Metadata {
         Ok(begun)
     }
 
-    /// Goes on with the run that was asked for, if there is one: brings reviews forward, then says how many of them are left
-    /// until there are none. Whether there is more to be done at once.
-    pub(crate) async fn go_on_with_run(&self) -> Result<bool> {
-        let work = task::collection();
-        let row = self.database.read_optional(&sql::RUN, args![work.kind, &work.subject]).await?;
-        let Some(seen) = row.as_ref().map(Run::read).transpose()? else { return Ok(false) };
-        match seen.until {
-            None => {
-                self.hasten_all().await?;
-                berth_service::crash::point("collect_run.hastened");
-                let floor = self.config.review_floor();
-                self.with_run("hold_run", seen, move |tx, work| {
-                    Box::pin(async move {
-                        let until = tx.now().plus(floor);
-                        tx.execute(&sql::RUN_WAITS, args![work.kind, &work.subject, until]).await?;
-                        Ok(())
-                    })
-                })
-                .await?;
-                Ok(true)
+    /// Goes on with what was asked for: brings some reviews forward, or says how many are left until there are none.
+    /// Whether there is more to be done at once.
+    pub(crate) async fn go_on_with_runs(&self) -> Result<bool> {
+        let rows = self.database.read_all(&sql::RUNS, args![Kind::Collect.name()]).await?;
+        let runs = rows.iter().map(Run::read).collect::<Result<Vec<_>>>()?;
+        let begun: Vec<Work> =
+            runs.iter().filter(|run| run.until.is_none()).map(|run| run.work.clone()).collect();
+        if !begun.is_empty() {
+            if !self.hasten_some().await? {
+                return Ok(true);
             }
-            Some(until) => {
-                let row = self.database.read_optional(&sql::DUE_BY, args![until, self.has_blobs]).await?;
-                let left = row.map_or(Ok(0), |row| store::size(&row, 0))?;
-                self.with_run("count_run", seen, move |tx, work| {
+            berth_service::crash::point("collect_run.hastened");
+            self.hold_runs(begun).await?;
+            return Ok(true);
+        }
+        for Run { work, until } in runs {
+            let Some(until) = until else { continue };
+            let Some(left) = self.count_due(until).await? else { continue };
+            self.database
+                .write("count_run", move |tx| {
+                    let work = work.clone();
                     Box::pin(async move {
                         match left {
                             0 => work.end(tx, "").await?,
                             left => work.left(tx, left).await?,
                         }
-                        Ok(())
+                        Ok::<_, Error>(())
                     })
                 })
                 .await?;
-                Ok(false)
-            }
         }
+        Ok(false)
     }
 
-    /// Changes the run, unless it was asked for again meanwhile.
-    async fn with_run<F>(&self, name: &'static str, seen: Run, change: F) -> Result<()>
-    where
-        F: for<'a> Fn(&'a mut Transaction, &'a Work) -> BoxFuture<'a, Result<()>>
-            + Copy
-            + Send
-            + Sync
-            + 'static,
-    {
-        self.database
-            .write(name, move |tx| {
-                Box::pin(async move {
-                    let work = task::collection();
-                    let row = tx.optional(&sql::LOCK_RUN, args![work.kind, &work.subject]).await?;
-                    match row.as_ref().map(Run::read).transpose()? {
-                        Some(run) if run == seen => change(tx, &work).await,
-                        _ => Ok(()),
-                    }
-                })
-            })
-            .await
-    }
-
-    /// Makes every review due as soon as the floor allows, and retries what failed.
-    async fn hasten_all(&self) -> Result<()> {
+    /// Says by when everything is due that was brought forward.
+    async fn hold_runs(&self, runs: Vec<Work>) -> Result<()> {
         let floor = self.config.review_floor();
-        for statement in [&sql::MANIFESTS_NOW, &sql::LINKS_NOW, &sql::BLOBS_NOW, &sql::REPOSITORIES_NOW] {
-            self.hasten(statement, floor).await?;
-        }
         self.database
-            .write("retry_objects", |tx| {
+            .write("hold_runs", move |tx| {
+                let runs = runs.clone();
                 Box::pin(async move {
-                    let now = tx.now();
-                    tx.execute(&sql::OBJECTS_NOW, args![now]).await?;
+                    let until = tx.now().plus(floor);
+                    for work in &runs {
+                        tx.execute(&sql::RUN_WAITS, args![work.kind, &work.subject, until]).await?;
+                    }
                     Ok(())
                 })
             })
             .await
     }
 
-    async fn hasten(&self, statement: &'static Statement, floor: std::time::Duration) -> Result<()> {
-        loop {
-            let batch = self
+    /// How much has to be looked at by then; none: too much to be counted.
+    async fn count_due(&self, until: Timestamp) -> Result<Option<u64>> {
+        let row = self.database.read_optional(&sql::DUE_BY, args![until, self.has_blobs]).await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut due = 0;
+        for queue in 0..5 {
+            match store::size(&row, queue)? {
+                DUE_COUNTED.. => return Ok(None),
+                count => due += count,
+            }
+        }
+        Ok(Some(due))
+    }
+
+    /// Makes some reviews due as soon as the floor allows, and retries what failed; whether these were all.
+    async fn hasten_some(&self) -> Result<bool> {
+        let floor = self.config.review_floor();
+        let mut all = true;
+        for statement in [&sql::MANIFESTS_NOW, &sql::LINKS_NOW, &sql::BLOBS_NOW, &sql::REPOSITORIES_NOW] {
+            let moved = self
                 .database
                 .write("hasten_reviews", move |tx| {
                     Box::pin(async move {
@@ -231,13 +218,20 @@ impl Metadata {
                             Engine::Sqlite => tx.now().plus(floor),
                             Engine::Postgres => Timestamp(0).plus(floor),
                         };
-                        Ok::<_, crate::Error>(tx.execute(statement, args![until]).await?)
+                        Ok::<_, Error>(tx.execute(statement, args![until]).await?)
                     })
                 })
                 .await?;
-            if batch < BATCH {
-                return Ok(());
-            }
+            all &= moved < BATCH;
         }
+        self.database
+            .write("retry_objects", move |tx| {
+                Box::pin(async move {
+                    let now = tx.now();
+                    tx.execute(&sql::OBJECTS_NOW, args![now]).await?;
+                    Ok(all)
+                })
+            })
+            .await
     }
 }

@@ -65,7 +65,7 @@ impl Limits for MetadataService {
         self.answer("remove_instance", async {
             let instance = parse("instance_id", &request.instance_id)?;
             let done = self.metadata.remove_instance(instance, request.force).await?;
-            let left = if done { Some(0) } else { self.metadata.left_of_instance(instance).await? };
+            let left = if done { Some(0) } else { self.metadata.left_of_instance(instance).await };
             Ok(proto::RemoveInstanceResponse { done, left })
         })
         .await

@@ -7,6 +7,7 @@ use berth_model::AuditKind;
 use berth_oci::ErrorCode;
 use berth_proto::metadata as proto;
 
+use super::Pass;
 use crate::{
     Metadata,
     error::{Error, Result},
@@ -14,6 +15,9 @@ use crate::{
     store::{self, scrub_statements as sql},
     task::Kind,
 };
+
+/// Blobs and manifests are counted so far.
+const COUNTED: u64 = 1_000_000;
 
 /// How fast a pass goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,32 +33,32 @@ struct Wish {
     order: Errand<Pace>,
     /// The id of its task.
     task: String,
-    /// Blobs, twice, and manifests: about as many as a pass looks at.
-    content: u64,
+    /// About as many steps as a pass has; none: too many to be counted.
+    steps: Option<u64>,
 }
 
-/// Begins a pass after the newest one that was seen and whether that ran; none: it is not the newest any more, or has ended.
+/// Begins a pass, or joins the one that runs.
 async fn begin_wish(
     tx: &mut Transaction,
     metadata: &Metadata,
     wish: &Wish,
-    seen: Option<(i64, bool)>,
-) -> Result<Option<proto::ScrubNowResponse>> {
+) -> Result<proto::ScrubNowResponse> {
     let order = &wish.order;
     if let Some(begun) = order.replay(tx).await? {
-        return Ok(Some(begun));
+        return Ok(begun);
     }
-    let joined = seen.filter(|(_, runs)| *runs && order.change == Pace::Usual);
+    let newest = tx.optional(&sql::NEWEST_PASS, args![]).await?.as_ref().map(Pass::read).transpose()?;
+    let joined = newest.as_ref().filter(|pass| pass.ended_at.is_none() && order.change == Pace::Usual);
     let (number, done) = match joined {
-        Some((number, _)) => match tx.optional(&sql::LOCK_PASS, args![number]).await? {
-            Some(row) => (number, store::size(&row, 0)?),
-            None => return Ok(None),
+        Some(pass) => match tx.optional(&sql::LOCK_PASS, args![pass.number]).await? {
+            Some(row) => (pass.number, store::size(&row, 0)?),
+            // It has just ended, or was given up.
+            None => return Err(tx.again().into()),
         },
-        None => {
-            let previous = seen.map(|(number, _)| number);
-            let Some(number) = begin_pass(tx, previous, order.change).await? else { return Ok(None) };
-            (number, 0)
-        }
+        None => match begin_pass(tx, newest.map(|pass| pass.number), order.change).await? {
+            Some(number) => (number, 0),
+            None => return Err(tx.again().into()),
+        },
     };
     let work = Kind::Scrub.of(&number.to_string());
     let task_id = match work.running(tx).await? {
@@ -63,7 +67,9 @@ async fn begin_wish(
             let name = number.to_string();
             work.begin(tx, order.manager.task(&wish.task, "", &name)).await?;
             work.step(tx, done).await?;
-            work.left(tx, wish.content.saturating_sub(done)).await?;
+            if let Some(steps) = wish.steps {
+                work.left(tx, steps.saturating_sub(done)).await?;
+            }
             wish.task.clone()
         }
     };
@@ -73,19 +79,25 @@ async fn begin_wish(
     }
     let begun = proto::ScrubNowResponse { number: number.unsigned_abs(), task_id };
     order.record(tx, &begun).await?;
-    Ok(Some(begun))
+    Ok(begun)
 }
 
 /// Begins the pass after `previous`, which is given up if it runs; none: somebody else did.
 async fn begin_pass(tx: &mut Transaction, previous: Option<i64>, pace: Pace) -> Result<Option<i64>> {
     let number = previous.map_or(1, |previous| previous + 1);
     let now = tx.now();
+    if let Some(previous) = previous {
+        // Its row is locked from here on: nobody joins what is given up.
+        let runs = tx.execute(&sql::GIVE_UP_PASS, args![previous, now]).await? == 1;
+        let work = Kind::Scrub.of(&previous.to_string());
+        if runs {
+            work.fail(tx, &format!("it was given up for pass {number}")).await?;
+        } else {
+            work.end(tx, "").await?;
+        }
+    }
     if tx.execute(&sql::BEGIN_PASS, args![number, pace == Pace::Usual, now]).await? == 0 {
         return Ok(None);
-    }
-    if let Some(previous) = previous {
-        let reason = format!("it was given up for pass {number}");
-        Kind::Scrub.of(&previous.to_string()).fail(tx, &reason).await?;
     }
     // The one before is kept, for whoever works on it still.
     tx.execute(&sql::DROP_OLD_FINDINGS, args![number - 1]).await?;
@@ -119,32 +131,31 @@ impl Metadata {
             .await
     }
 
-    /// Begins a pass, and wakes the worker; its number and its task. At the usual pace, the one that runs will do.
+    /// Begins a pass, and wakes the worker; its number and its task. At the usual pace the one that runs will do.
     pub(crate) async fn scrub_now(&self, order: Errand<Pace>) -> Result<proto::ScrubNowResponse> {
         if !self.has_blobs {
             let message = "metadata knows no blob store, so it can't look at any bytes; set peers.blob_store";
             return Err(Error::new(ErrorCode::Unsupported, message));
         }
-        // Counted outside of the transaction, since it takes a while.
-        let row = self.database.read_optional(&sql::COUNT_CONTENT, args![]).await?;
-        let content = row.map_or(Ok(0), |row| store::size(&row, 0))?;
-        let wish = Wish { order, task: self.ids.ulid().to_string(), content };
+        let wish = Wish { order, task: self.ids.ulid().to_string(), steps: self.count_steps().await };
         let input = Arc::new((self.clone(), wish));
-        loop {
-            let newest = self.newest_pass().await?;
-            let seen = newest.map(|pass| (pass.number, pass.ended_at.is_none()));
-            let input = Arc::clone(&input);
-            let begun = self
-                .database
-                .write("scrub_now", move |tx| {
-                    let input = Arc::clone(&input);
-                    Box::pin(async move { begin_wish(tx, &input.0, &input.1, seen).await })
-                })
-                .await?;
-            // Another began or ended one meanwhile.
-            let Some(begun) = begun else { continue };
-            self.scrub_wake.notify_one();
-            return Ok(begun);
-        }
+        let begun = self
+            .database
+            .write("scrub_now", move |tx| {
+                let input = Arc::clone(&input);
+                Box::pin(async move { begin_wish(tx, &input.0, &input.1).await })
+            })
+            .await?;
+        self.scrub_wake.notify_one();
+        Ok(begun)
+    }
+
+    /// About how many steps a pass has: each blob and its object, each manifest. None where that is too many to be counted, or
+    /// can't be just now: a pass goes without.
+    async fn count_steps(&self) -> Option<u64> {
+        let counted = self.database.read_optional(&sql::COUNT_CONTENT, args![]).await;
+        let row = counted.inspect_err(|error| tracing::debug!(%error, "content is not counted")).ok()??;
+        let (blobs, manifests) = (store::size(&row, 0).ok()?, store::size(&row, 1).ok()?);
+        (blobs <= COUNTED && manifests <= COUNTED).then_some(2 * blobs + manifests)
     }
 }

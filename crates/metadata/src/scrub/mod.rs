@@ -9,7 +9,7 @@ mod check;
 mod places;
 mod worker;
 
-use berth_database::{DatabaseError, args};
+use berth_database::{DatabaseError, Row, args};
 use berth_oci::{Digest, ErrorCode};
 use berth_service::Timestamp;
 
@@ -154,6 +154,32 @@ pub(crate) struct Pass {
     pub(crate) waits_for: String,
 }
 
+impl Pass {
+    fn read(row: &Row) -> Result<Self> {
+        let name: String = row.get(4)?;
+        let phase = Phase::ALL.into_iter().find(|known| known.name() == name);
+        let phase = phase.ok_or_else(|| unknown("phase", &name))?;
+        let count = |index| store::size(row, index);
+        Ok(Self {
+            number: row.get(0)?,
+            paced: row.get(1)?,
+            started_at: Timestamp(row.get(2)?),
+            ended_at: row.get::<Option<i64>>(3)?.map(Timestamp),
+            position: Position { phase, text: row.get(5)?, bytes: row.get(6)? },
+            steps: row.get(7)?,
+            counts: Counts {
+                blobs: count(8)?,
+                manifests: count(9)?,
+                objects: count(10)?,
+                bytes: count(11)?,
+                damaged: count(12)?,
+                orphans: count(13)?,
+            },
+            waits_for: row.get::<Option<String>>(14)?.unwrap_or_default(),
+        })
+    }
+}
+
 /// What a step of a pass came to.
 #[derive(Debug)]
 struct Progress {
@@ -191,30 +217,8 @@ fn unknown(what: &str, name: &str) -> Error {
 impl Metadata {
     /// The pass that runs, or the last that did. Number 0 stands for the day when there was nothing to look at.
     pub(crate) async fn newest_pass(&self) -> Result<Option<Pass>> {
-        let Some(row) = self.database.read_optional(&sql::NEWEST_PASS, args![]).await? else {
-            return Ok(None);
-        };
-        let name: String = row.get(4)?;
-        let phase = Phase::ALL.into_iter().find(|known| known.name() == name);
-        let phase = phase.ok_or_else(|| unknown("phase", &name))?;
-        let count = |index| store::size(&row, index);
-        Ok(Some(Pass {
-            number: row.get(0)?,
-            paced: row.get(1)?,
-            started_at: Timestamp(row.get(2)?),
-            ended_at: row.get::<Option<i64>>(3)?.map(Timestamp),
-            position: Position { phase, text: row.get(5)?, bytes: row.get(6)? },
-            steps: row.get(7)?,
-            counts: Counts {
-                blobs: count(8)?,
-                manifests: count(9)?,
-                objects: count(10)?,
-                bytes: count(11)?,
-                damaged: count(12)?,
-                orphans: count(13)?,
-            },
-            waits_for: row.get::<Option<String>>(14)?.unwrap_or_default(),
-        }))
+        let row = self.database.read_optional(&sql::NEWEST_PASS, args![]).await?;
+        row.as_ref().map(Pass::read).transpose()
     }
 
     /// Records a step; false when the pass was taken further, or given up, meanwhile.

@@ -218,18 +218,14 @@ statements! {
         WHERE attempts > 0 AND not_before > $1 AND lease_until <= $1";
 
     // Collection that was asked for. Its reviews are due by waits_until; until that is known they are to be brought forward.
-    pub(crate) RUN = "SELECT waits_until, updated_at FROM tasks \
-        WHERE kind = $1 AND subject = $2 AND state = 'running'";
-    pub(crate) LOCK_RUN = "SELECT waits_until, updated_at FROM tasks \
-        WHERE kind = $1 AND subject = $2 AND state = 'running'" for update;
+    pub(crate) RUNS = "SELECT subject, waits_until FROM tasks WHERE kind = $1 AND state = 'running' ORDER BY subject";
+    pub(crate) COUNT_RUNS = "SELECT count(*) FROM tasks WHERE kind = $1 AND state = 'running'";
     pub(crate) RUN_WAITS = "UPDATE tasks SET waits_until = $3 WHERE kind = $1 AND subject = $2 AND state = 'running'";
-    pub(crate) RUN_AGAIN = "UPDATE tasks SET waits_until = NULL, steps_total = NULL, updated_at = $3 \
-        WHERE kind = $1 AND subject = $2 AND state = 'running'";
-    /// What has to be looked at by $1, of objects only where $2; each counted to 100,000.
+    /// What has to be looked at by $1, of objects only where $2; each counted to 20,000.
     pub(crate) DUE_BY = "SELECT \
-        (SELECT count(*) FROM (SELECT 1 FROM manifest_review_queue WHERE review_after <= $1 LIMIT 100000) AS q) \
-        + (SELECT count(*) FROM (SELECT 1 FROM link_review_queue WHERE review_after <= $1 LIMIT 100000) AS q) \
-        + (SELECT count(*) FROM (SELECT 1 FROM blob_review_queue WHERE review_after <= $1 LIMIT 100000) AS q) \
-        + (SELECT count(*) FROM (SELECT 1 FROM repository_review_queue WHERE review_after <= $1 LIMIT 100000) AS q) \
-        + (SELECT count(*) FROM (SELECT 1 FROM object_deletes WHERE not_before <= $1 AND $2 LIMIT 100000) AS q)";
+        (SELECT count(*) FROM (SELECT 1 FROM manifest_review_queue WHERE review_after <= $1 LIMIT 20000) AS q), \
+        (SELECT count(*) FROM (SELECT 1 FROM link_review_queue WHERE review_after <= $1 LIMIT 20000) AS q), \
+        (SELECT count(*) FROM (SELECT 1 FROM blob_review_queue WHERE review_after <= $1 LIMIT 20000) AS q), \
+        (SELECT count(*) FROM (SELECT 1 FROM repository_review_queue WHERE review_after <= $1 LIMIT 20000) AS q), \
+        (SELECT count(*) FROM (SELECT 1 FROM object_deletes WHERE not_before <= $1 AND $2 LIMIT 20000) AS q)";
 }

@@ -65,8 +65,10 @@ statements! {
         WHERE pass = $1 AND number > $2 ORDER BY number LIMIT $3";
     pub(crate) COUNT_FINDINGS = "SELECT kind, count(*) FROM scrub_findings WHERE pass = $1 GROUP BY kind";
 
-    // What there is to be compared.
-    pub(crate) COUNT_CONTENT = "SELECT 2 * (SELECT count(*) FROM blobs) + (SELECT count(*) FROM manifests)";
+    pub(crate) GIVE_UP_PASS = "UPDATE scrub_passes SET ended_at = $2 WHERE number = $1 AND ended_at IS NULL";
+    // What there is to be compared; each counted to one more than a million.
+    pub(crate) COUNT_CONTENT = "SELECT (SELECT count(*) FROM (SELECT 1 FROM blobs LIMIT 1000001) AS b), \
+        (SELECT count(*) FROM (SELECT 1 FROM manifests LIMIT 1000001) AS m)";
     pub(crate) LOCK_PASS = "SELECT blobs + manifests + objects FROM scrub_passes \
         WHERE number = $1 AND ended_at IS NULL" for update;
 }

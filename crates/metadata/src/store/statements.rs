@@ -52,11 +52,11 @@ statements! {
     /// From the index on (instance_id, size) alone.
     pub(crate) BLOB_USAGE = "SELECT count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs WHERE instance_id = $1";
     /// Repositories, blobs and objects that wait for their deletion, of an instance that ends; each counted to one more than
-    /// a million. Its objects have keys from $2 on and before $3.
+    /// 100,000. Its objects have keys from $2 on and before $3.
     pub(crate) LEFT_OF_INSTANCE = "SELECT \
-        (SELECT count(*) FROM (SELECT 1 FROM repositories WHERE instance_id = $1 LIMIT 1000001) AS q), \
-        (SELECT count(*) FROM (SELECT 1 FROM blobs WHERE instance_id = $1 LIMIT 1000001) AS q), \
-        (SELECT count(*) FROM (SELECT 1 FROM object_deletes WHERE object_key >= $2 AND object_key < $3 LIMIT 1000001) AS q)";
+        (SELECT count(*) FROM (SELECT 1 FROM repositories WHERE instance_id = $1 LIMIT 100001) AS q), \
+        (SELECT count(*) FROM (SELECT 1 FROM blobs WHERE instance_id = $1 LIMIT 100001) AS q), \
+        (SELECT count(*) FROM (SELECT 1 FROM object_deletes WHERE object_key >= $2 AND object_key < $3 LIMIT 100001) AS q)";
     pub(crate) SET_LIMITS = "UPDATE instance_limits SET revision = $2, max_namespaces = $3, max_repositories = $4, \
         max_depth = $5 WHERE instance_id = $1";
     /// One with more parts after its namespace than that, if there is any; reads the instance's repositories.

@@ -286,7 +286,7 @@ async fn asking_for_now_keeps_the_floor(world: World) {
     let ask = async || {
         let request = Request::new(proto::CollectNowRequest::default());
         answer(world.service.collect_now(request).await).unwrap();
-        while world.metadata.go_on_with_run().await.unwrap() {}
+        while world.metadata.go_on_with_runs().await.unwrap() {}
     };
     ask().await;
     let (now, due) = world.metadata.first_due().await.unwrap();

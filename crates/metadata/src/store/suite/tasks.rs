@@ -247,32 +247,48 @@ async fn collection_that_was_asked_for_is_done_when_all_has_been_looked_at(world
     assert_eq!(refusal(world.task(&id).await), ErrorCode::NotFound, "it is no instance's");
     // Another process goes on where the one died that was asked.
     let other = World::over(world.database.clone(), world.clock.clone());
-    assert!(other.metadata.go_on_with_run().await.unwrap(), "it has to be counted");
-    assert!(!world.metadata.go_on_with_run().await.unwrap());
+    assert!(other.metadata.go_on_with_runs().await.unwrap(), "it has to be counted");
+    assert!(!world.metadata.go_on_with_runs().await.unwrap());
     let waits = world.deployments_task(&id).await;
     // Link, blob, repository.
     assert_eq!((waits.steps_done, waits.steps_total), (0, Some(3)));
     let (now, _) = world.metadata.first_due().await.unwrap();
     let until = berth_service::Timestamp(waits.waits_until.unwrap());
     assert!(until.since(now) + Duration::from_secs(5) > world.metadata.config.review_floor());
-    // Asked for again, it takes what has come since.
+    // Asked for again, it is another, which takes what has come since.
+    world.clock.advance(Duration::from_secs(1));
     world.blob(APP, "later").await;
-    assert_eq!(world.collect_now(by("user:2")).await.unwrap(), id);
-    assert_eq!(world.deployments_task(&id).await.waits_until, None);
-    while world.metadata.go_on_with_run().await.unwrap() {}
-    assert_eq!(world.deployments_task(&id).await.steps_total, Some(5));
+    let second = world.collect_now(by("user:2")).await.unwrap();
+    assert_ne!(second, id);
+    while world.metadata.go_on_with_runs().await.unwrap() {}
+    let (first, next) = (world.deployments_task(&id).await, world.deployments_task(&second).await);
+    assert_eq!((first.waits_until, first.steps_total), (waits.waits_until, Some(3)));
+    assert!(next.waits_until > first.waits_until && next.steps_total == Some(5), "{next:?}");
     // What the reviews free is due a floor later, and so after all that was asked for.
     world.clock.advance(Duration::from_secs(1));
     world.make_due().await;
     assert_eq!(world.review_due().await, 2);
-    while world.metadata.go_on_with_run().await.unwrap() {}
-    let done = world.deployments_task(&id).await;
-    assert_eq!((done.state.as_str(), done.steps_done, done.waits_until), ("done", 5, None));
-    assert!(done.ended_at.is_some());
-    assert!(!world.metadata.go_on_with_run().await.unwrap());
-    // With nothing to look at it is done at once, and is another.
-    let next = world.collect_now(by("user:1")).await.unwrap();
-    assert_ne!(next, id);
+    while world.metadata.go_on_with_runs().await.unwrap() {}
+    for (id, steps) in [(&id, 3), (&second, 5)] {
+        let done = world.deployments_task(id).await;
+        assert_eq!((done.state.as_str(), done.steps_done, done.waits_until), ("done", steps, None));
+        assert!(done.ended_at.is_some());
+    }
+    assert!(!world.metadata.go_on_with_runs().await.unwrap());
+    // What waits for the floor can't pile up.
+    for _ in 0..10 {
+        world.collect_now(by("user:1")).await.unwrap();
+    }
+    assert_eq!(refusal(world.collect_now(by("user:1")).await), ErrorCode::Conflict);
+    // With nothing to look at they are done at once.
+    world
+        .stage(&[both("DELETE FROM link_review_queue"), both("DELETE FROM blob_review_queue")], args![])
+        .await;
+    world
+        .stage(&[both("DELETE FROM repository_review_queue"), both("DELETE FROM object_deletes")], args![])
+        .await;
+    while world.metadata.go_on_with_runs().await.unwrap() {}
+    world.collect_now(by("user:1")).await.unwrap();
 }
 
 async fn collection_is_asked_for_once_under_one_key(world: World) {
@@ -283,7 +299,7 @@ async fn collection_is_asked_for_once_under_one_key(world: World) {
         ..Manager::default()
     };
     let id = world.collect_now(manager.clone()).await.unwrap();
-    while world.metadata.go_on_with_run().await.unwrap() {}
+    while world.metadata.go_on_with_runs().await.unwrap() {}
     assert_eq!(world.deployments_task(&id).await.state, "done");
     assert_eq!(world.collect_now(manager.clone()).await.unwrap(), id);
     let other = Manager { fingerprint: vec![2].into(), ..manager };
