@@ -266,6 +266,22 @@ async fn on_a_terminal_long_work_has_a_bar() {
     assert!(rest.trim_end().parse::<ulid::Ulid>().is_ok(), "{seen:?}");
 }
 
+#[test]
+fn whoever_reads_no_more_makes_no_failure() {
+    let home = Home::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(program())
+        .arg("reference")
+        .env_clear()
+        .env("BERTH_CONFIG", home.config())
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(refusal(&output), (0, String::new()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reference_is_fresh() {
     let made = Home::new().said(&["reference"]).await;

@@ -17,22 +17,42 @@ mod setup;
 mod show;
 mod tasks;
 
-use std::{io::Read, process::ExitCode};
+use std::{
+    io::{ErrorKind, IsTerminal, Read, Write},
+    process::ExitCode,
+};
 
 use clap::ArgMatches;
 
 use crate::{client::Client, contexts::Contexts, document::Document, failure::Failure, show::Output};
 
 /// What is said to whoever calls.
-#[expect(clippy::print_stdout, reason = "this is what it is for")]
 pub(crate) fn print(text: &str) {
-    println!("{}", text.trim_end_matches('\n'));
+    write(format!("{}\n", text.trim_end_matches('\n')).as_bytes());
 }
 
-/// What is said beside the answer.
-#[expect(clippy::print_stderr, reason = "this is what it is for")]
+/// Bytes as they are, so that their digest is right; on a terminal they end with their line.
+pub(crate) fn print_bytes(bytes: &[u8]) {
+    if std::io::stdout().is_terminal() {
+        return print(&String::from_utf8_lossy(bytes));
+    }
+    write(bytes);
+}
+
+/// Who has read enough, such as `head`, ends the program, and that is no failure.
+fn write(bytes: &[u8]) {
+    let mut stdout = std::io::stdout().lock();
+    let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush()) else { return };
+    if error.kind() == ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    remark(&format!("berthctl: can't write the answer: {error}"));
+    std::process::exit(2);
+}
+
+/// What is said beside the answer. Who does not listen misses it.
 pub(crate) fn remark(text: &str) {
-    eprintln!("{text}");
+    let _closed = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Waits for what has to be done, and says why it can't be.

@@ -170,7 +170,7 @@ pub(crate) async fn run(
     let call = Call { method, path: with_query(&path, &pairs), body, headers, repeatable };
     let reply = client.call(&call).await?;
     if operation.raw {
-        crate::print(&String::from_utf8_lossy(&reply.body));
+        crate::print_bytes(&reply.body);
         return Ok(());
     }
     let answer = reply.json();
