@@ -168,7 +168,11 @@ fn refused(reply: &Reply, has_token: bool) -> Failure {
     };
     let detail = match text("detail") {
         detail if detail.is_empty() => format!("status {} from something that is no Berth", reply.status),
+        // What REST would do with headers, the hint says in flags.
+        detail if reply.status == StatusCode::PRECONDITION_FAILED => {
+            detail.split(';').next().unwrap_or_default().to_owned()
+        }
         detail => detail,
     };
-    Failure::Refused { detail, code: text("code"), request: text("request_id"), hint }
+    Failure::Refused { detail, code: text("code"), request: text("request_id"), hint: hint.to_owned() }
 }

@@ -168,7 +168,7 @@ pub(crate) async fn run(
     let repeatable = operation.repeatable || method == Method::GET;
     let body = operation.body.as_ref().map(|fields| body(fields, arguments)).transpose()?;
     let call = Call { method, path: with_query(&path, &pairs), body, headers, repeatable };
-    let reply = client.call(&call).await?;
+    let reply = client.call(&call).await.map_err(|failure| failure.in_flags(operation))?;
     if operation.raw {
         crate::print_bytes(&reply.body);
         return Ok(());
@@ -206,7 +206,8 @@ async fn pages(
         if let Some(token) = &token {
             pairs.push(("page_token".to_owned(), token.clone()));
         }
-        let page = client.call(&Call::get(with_query(path, &pairs))).await?.json();
+        let page = client.call(&Call::get(with_query(path, &pairs))).await;
+        let page = page.map_err(|failure| failure.in_flags(operation))?.json();
         let found = page["items"].as_array().cloned().unwrap_or_default();
         left = left.saturating_sub(found.len() as u64);
         items.extend(found);

@@ -78,7 +78,7 @@ pub(crate) async fn watch(client: &Client, path: &str) -> Result<Value, Failure>
                     detail: found["message"].as_str().unwrap_or("it failed").to_owned(),
                     code: "TASK_FAILED".to_owned(),
                     request: found["id"].as_str().unwrap_or_default().to_owned(),
-                    hint: "",
+                    hint: String::new(),
                 });
             }
             _ => {
