@@ -106,17 +106,26 @@ fn body(fields: &[Parameter], arguments: &ArgMatches) -> Result<Value, Failure> 
     Ok(body)
 }
 
+/// A part of a path. Without a name, or with dots for one, it would be the path of something else.
+fn part(what: &str, given: &str) -> Result<String, Failure> {
+    match given {
+        "" => Err(Failure::usage(format!("{what} is empty; see --help for what it is"))),
+        "." | ".." => Err(Failure::usage(format!("{what} can't be {given}; see --help for what it is"))),
+        given => Ok(utf8_percent_encode(given, PART).to_string()),
+    }
+}
+
 fn path(operation: &Operation, target: &Target, arguments: &ArgMatches) -> Result<String, Failure> {
     let mut path = operation.path.strip_prefix("/api/v1").unwrap_or(operation.path).to_owned();
     if path.contains("{instance}") {
         if target.instance.is_empty() {
             return Err(Failure::usage("say which instance: --instance NAME, or log in to one"));
         }
-        path = path.replace("{instance}", &utf8_percent_encode(&target.instance, PART).to_string());
+        path = path.replace("{instance}", &part("--instance", &target.instance)?);
     }
-    for part in &operation.parts {
-        let given = arguments.get_one::<String>(part.name).map(String::as_str).unwrap_or_default();
-        path = path.replace(&format!("{{{}}}", part.name), &utf8_percent_encode(given, PART).to_string());
+    for one in &operation.parts {
+        let given = arguments.get_one::<String>(one.name).map(String::as_str).unwrap_or_default();
+        path = path.replace(&format!("{{{}}}", one.name), &part(&one.flag.to_uppercase(), given)?);
     }
     Ok(path)
 }
@@ -221,4 +230,41 @@ async fn pages(
     }
     show::list(operation.noun, items, output);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
+
+    use super::*;
+    use crate::{commands, document::Document};
+
+    #[test]
+    fn a_part_of_a_path_is_never_the_path_of_something_else() {
+        let document = Document::read().unwrap();
+        let target = Target {
+            server: String::new(),
+            instance: "acme".to_owned(),
+            token: None,
+            ca: String::new(),
+            plain_http: false,
+        };
+        let path = |noun: &str, verb: &str, given: &[&str]| {
+            let words = ["berthctl", noun, verb].into_iter().chain(given.iter().copied());
+            let matches = commands::command(&document).try_get_matches_from(words).unwrap();
+            let (_, rest) = matches.subcommand().unwrap();
+            let (_, arguments) = rest.subcommand().unwrap();
+            path(document.operation(noun, verb).unwrap(), &target, arguments).map_err(|one| one.to_string())
+        };
+        let app = path("tag", "get", &["team/app", "v1"]).unwrap();
+        assert_eq!(app, "/instances/acme/repositories/team%2Fapp/tags/v1");
+        for wrong in ["", ".", ".."] {
+            assert!(path("tag", "get", &["team/app", wrong]).unwrap_err().starts_with("TAG "), "{wrong:?}");
+            assert!(
+                path("namespace", "delete", &[wrong]).unwrap_err().starts_with("NAMESPACE "),
+                "{wrong:?}"
+            );
+        }
+        assert!(path("namespace", "delete", &["a..b"]).is_ok());
+    }
 }
