@@ -59,6 +59,8 @@ pub(crate) struct Operation {
     pub(crate) repeatable: bool,
     /// It answers a list.
     pub(crate) pages: bool,
+    /// The fields of the list's items.
+    pub(crate) item: Vec<&'static str>,
     /// Of a size that can be said.
     pub(crate) sized: bool,
     /// It begins a task, which its answer names.
@@ -126,6 +128,14 @@ impl<'a> Schemas<'a> {
         } else {
             Kind::Text
         }
+    }
+
+    /// The names of an object's fields.
+    fn fields(&self, schema: &'a Value) -> Vec<&'static str> {
+        let (own, _) = self.resolve(schema);
+        let parts = own["allOf"].as_array().into_iter().flatten().flat_map(|part| self.fields(part));
+        let fields = own["properties"].as_object().into_iter().flatten();
+        fields.map(|(name, _)| keep(name.clone())).chain(parts).collect()
     }
 
     fn parameter(&self, name: &str, help: &str, schema: &'a Value, required: bool) -> Parameter {
@@ -204,6 +214,7 @@ fn operation(schemas: &Schemas<'_>, path: &str, method: &str, page: &Value) -> R
         conditional,
         repeatable,
         pages: shown["properties"]["next_page_token"].is_object(),
+        item: schemas.fields(&shown["properties"]["items"]["items"]),
         sized,
         begins_task: schemas.resolve(begun).0["properties"]["task_id"].is_object(),
         raw: media.is_some_and(|media| media != "application/json")

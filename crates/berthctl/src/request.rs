@@ -228,7 +228,7 @@ async fn pages(
     if let Some(limit) = arguments.get_one::<u64>("limit") {
         items.truncate(usize::try_from(*limit).unwrap_or(usize::MAX));
     }
-    show::list(operation.noun, items, output);
+    show::list(show::columns(operation), operation.noun, &items, output);
     Ok(())
 }
 

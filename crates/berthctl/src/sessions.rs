@@ -199,7 +199,9 @@ pub(crate) fn context(contexts: &mut Contexts, arguments: &ArgMatches) -> Result
                     "user": context.user,
                 })
             });
-            show::list("context", items.collect(), Output::of(arguments));
+            let items: Vec<_> = items.collect();
+            let columns = ["current", "name", "server", "instance", "user"];
+            show::list(&columns, "context", &items, Output::of(arguments));
             Ok(())
         }
     }

@@ -4,6 +4,11 @@ use clap::ArgMatches;
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
+use crate::document::Operation;
+
+/// Objects with so many fields stay in a line.
+const SHORT: usize = 3;
+
 /// How answers are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Output {
@@ -24,29 +29,34 @@ impl Output {
     }
 }
 
-/// The columns of a list.
-fn columns(noun: &str) -> &'static [&'static str] {
-    match noun {
-        "artifact" => &["digest", "artifact_type", "content_size", "pushed_at", "tags"],
-        "audit" => &["occurred_at", "type", "principal", "result", "repository", "tag", "subject", "address"],
-        "context" => &["current", "name", "server", "instance", "user"],
-        "edition" => &["name", "limits"],
-        "endpoint" => &["kind", "module", "host"],
-        "grant" => &["id", "principal_kind", "principal_name", "role", "scope", "scope_id"],
-        "group" => &["name", "description", "disabled"],
-        "identity-provider" => &["name", "issuer", "login"],
-        "instance" => &["name", "edition", "region", "state", "created_at"],
-        "namespace" => &["name", "description", "default_public", "create_on_push", "deleting"],
-        "region" => &["id", "city", "cloud"],
-        "repository" => &["path", "visibility", "immutable_tags", "summary", "updated_at"],
-        "robot" => &["name", "login", "disabled", "expires_at", "last_used_at"],
-        "role" => &["name", "built_in", "scopes", "description"],
-        "storage" => &["id", "kind", "current", "encrypted"],
-        "tag" => &["name", "digest", "content_size", "updated_at", "updated_by"],
-        "deployment-task" | "task" => &["id", "kind", "name", "state", "progress", "created_at"],
-        "trust" => &["id", "provider", "robot", "audience"],
-        "user" => &["name", "email", "disabled", "last_used_at"],
-        _ => &[],
+/// The columns of a list, chosen by what it lists; else all that its items have.
+pub(crate) fn columns(operation: &Operation) -> &[&'static str] {
+    match operation.id {
+        "artifacts.list" => &["digest", "artifact_type", "content_size", "pushed_at", "tags"],
+        "artifacts.list_history" => &["created", "layer", "created_by"],
+        "artifacts.list_referrers" => &["digest", "artifact_type", "size", "annotations"],
+        "audit.list" => {
+            &["occurred_at", "type", "principal", "result", "repository", "tag", "subject", "address"]
+        }
+        "deployment_tasks.list" | "tasks.list" => &["id", "kind", "name", "state", "progress", "created_at"],
+        "editions.list" => &["name", "limits"],
+        "endpoints.list" => &["kind", "module", "host"],
+        "grants.list" => &["id", "principal_kind", "principal_name", "role", "scope", "scope_id"],
+        "groups.list" => &["name", "description", "disabled"],
+        "groups.list_members" => &["kind", "name", "id"],
+        "identity_providers.list" => &["name", "issuer", "login"],
+        "instances.list" => &["name", "edition", "region", "state", "created_at"],
+        "namespaces.list" => &["name", "description", "default_public", "create_on_push", "deleting"],
+        "regions.list" => &["id", "city", "cloud"],
+        "repositories.list" => &["path", "visibility", "immutable_tags", "summary", "updated_at"],
+        "robots.list" => &["name", "login", "disabled", "expires_at", "last_used_at"],
+        "robots.list_secrets" => &["id", "created_at", "last_used_at"],
+        "roles.list" => &["name", "built_in", "scopes", "description"],
+        "storage.list" => &["id", "kind", "current", "encrypted"],
+        "tags.list" => &["name", "digest", "content_size", "updated_at", "updated_by"],
+        "trusts.list" => &["id", "provider", "robot", "audience"],
+        "users.list" => &["name", "email", "disabled", "last_used_at"],
+        _ => &operation.item,
     }
 }
 
@@ -69,15 +79,17 @@ fn yaml(value: &Value) -> String {
     yaml_serde::to_string(value).unwrap_or_default()
 }
 
-fn name(noun: &str, item: &Value) -> String {
+/// What it is called. What has no name has no line either: whoever reads lines takes each for a name.
+fn name(noun: &str, item: &Value) -> Option<String> {
     let first = match noun {
         "repository" => "path",
         "artifact" => "digest",
         // Its name is that of what it is done to.
-        "deployment-task" | "task" => "id",
+        "audit" | "deployment-task" | "task" => "id",
+        "endpoint" => "host",
         _ => "name",
     };
-    [first, "id"].iter().map(|field| cell(&item[*field])).find(|text| !text.is_empty()).unwrap_or_default()
+    [first, "id", "task_id"].iter().map(|field| cell(&item[*field])).find(|text| !text.is_empty())
 }
 
 fn table(header: &[String], rows: &[Vec<String>]) -> String {
@@ -98,29 +110,56 @@ fn table(header: &[String], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
+/// Things below each other, with the names of their columns above.
+fn rows(columns: &[&str], items: &[Value]) -> String {
+    let rows: Vec<Vec<String>> =
+        items.iter().map(|item| columns.iter().map(|&column| cell(&item[column])).collect()).collect();
+    let header: Vec<String> = columns.iter().map(|column| column.replace('_', " ").to_uppercase()).collect();
+    table(&header, &rows)
+}
+
 /// Shows a list.
-pub(crate) fn list(noun: &str, items: Vec<Value>, output: Output) {
+pub(crate) fn list(columns: &[&str], noun: &str, items: &[Value], output: Output) {
     match output {
-        Output::Json => crate::print(&format!("{:#}", Value::Array(items))),
-        Output::Yaml => crate::print(&yaml(&Value::Array(items))),
-        Output::Name => items.iter().for_each(|item| crate::print(&name(noun, item))),
-        Output::Table => {
-            let mut known: Vec<String> = columns(noun).iter().map(|&column| column.to_owned()).collect();
-            // A list of something else than the noun has columns of its own, its name or id first.
-            let fits = |item: &Value| known.first().is_some_and(|column| !item[column.as_str()].is_null());
-            if let Some(first) = items.first().filter(|item| !fits(item)) {
-                known = first.as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
-                known.sort_by_key(|column| (column != "name", column != "id"));
-            }
-            let rows: Vec<Vec<String>> = items
-                .iter()
-                .map(|item| known.iter().map(|column| cell(&item[column.as_str()])).collect())
-                .collect();
-            let header: Vec<String> =
-                known.iter().map(|column| column.replace('_', " ").to_uppercase()).collect();
-            crate::print(&table(&header, &rows));
+        Output::Json => crate::print(&format!("{:#}", Value::from(items))),
+        Output::Yaml => crate::print(&yaml(&Value::from(items))),
+        Output::Name => items.iter().filter_map(|item| name(noun, item)).for_each(|name| crate::print(&name)),
+        Output::Table => crate::print(&rows(columns, items)),
+    }
+}
+
+/// What objects in a list have, what they are called by first.
+fn parts(items: &[Value]) -> Vec<&str> {
+    let mut parts: Vec<&str> = Vec::new();
+    for field in items.iter().filter_map(Value::as_object).flat_map(|fields| fields.keys()) {
+        if !parts.contains(&field.as_str()) {
+            parts.push(field);
         }
     }
+    parts.sort_by_key(|&part| (part != "name", part != "kind", part != "os", part != "digest"));
+    parts
+}
+
+/// The fields of one thing, one a line; those that hold more of them are indented below their names.
+fn fields(item: &Value) -> Vec<String> {
+    let known: Vec<(&String, &Value)> = item.as_object().into_iter().flatten().collect();
+    let width = known.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let mut lines = Vec::new();
+    for (name, value) in known {
+        let below = match value {
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                rows(&parts(items), items).lines().map(str::to_owned).collect()
+            }
+            Value::Object(more) if more.len() > SHORT => fields(value),
+            _ => {
+                lines.push(format!("{name:width$}  {}", cell(value)).trim_end().to_owned());
+                continue;
+            }
+        };
+        lines.push(name.clone());
+        lines.extend(below.iter().map(|line| format!("  {line}")));
+    }
+    lines
 }
 
 /// Shows one thing.
@@ -131,23 +170,64 @@ pub(crate) fn one(noun: &str, item: &Value, output: Output) {
     match output {
         Output::Json => crate::print(&format!("{item:#}")),
         Output::Yaml => crate::print(&yaml(item)),
-        Output::Name => crate::print(&name(noun, item)),
-        Output::Table => {
-            let fields: Vec<(&String, String)> =
-                item.as_object().into_iter().flatten().map(|(name, value)| (name, cell(value))).collect();
-            let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-            for (name, value) in fields {
-                crate::print(format!("{name:width$}  {value}").trim_end());
-            }
-        }
+        Output::Name => name(noun, item).iter().for_each(|name| crate::print(name)),
+        Output::Table => crate::print(&fields(item).join("\n")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends with what can't be had")]
+
     use serde_json::json;
 
     use super::*;
+    use crate::document::Document;
+
+    #[test]
+    fn every_column_of_every_list_is_in_its_items() {
+        let document = Document::read().unwrap();
+        let lists: Vec<_> = document.operations.iter().filter(|operation| operation.pages).collect();
+        assert!(lists.len() > 20);
+        for list in lists {
+            let shown = columns(list);
+            assert!(!shown.is_empty() && shown.len() < 9, "{}: {shown:?}", list.id);
+            for column in shown {
+                assert!(list.item.contains(column), "{}: {column}", list.id);
+            }
+        }
+    }
+
+    #[test]
+    fn things_in_a_thing_stand_below_its_name() {
+        let thing = json!({
+            "queues": [{ "depth": 0, "name": "link" }, { "name": "blob", "depth": 12, "first_due": "2027" }],
+            "limits": { "a": 1, "b": 2, "c": 3, "d": 4 },
+            "layers": [], "progress": { "done": 1, "total": 2 }, "scopes": ["namespace", "repository"],
+        });
+        let expected = "\
+layers
+limits
+  a  1
+  b  2
+  c  3
+  d  4
+progress  done=1,total=2
+queues
+  NAME  DEPTH  FIRST DUE
+  link  0
+  blob  12     2027
+scopes    namespace,repository";
+        assert_eq!(fields(&thing).join("\n"), expected);
+    }
+
+    #[test]
+    fn what_has_no_name_has_no_line() {
+        assert_eq!(name("instance", &json!({ "blobs": 1 })), None);
+        assert_eq!(name("storage", &json!({ "id": "" })), None);
+        assert_eq!(name("garbage-collection", &json!({ "task_id": "01KQ" })).as_deref(), Some("01KQ"));
+        assert_eq!(name("group", &json!({ "id": "01KQ", "name": "crew" })).as_deref(), Some("crew"));
+    }
 
     #[test]
     fn what_others_wrote_does_not_move_the_cursor() {
