@@ -182,6 +182,35 @@ in_every_setting! {
         assert_eq!(home.helper("list", "").await.1, "{}");
     }
 
+    async fn what_the_api_takes_and_tells_flags_and_tables_do(deployment: &'static Deployment) {
+        let home = Home::new();
+        home.login(deployment).await;
+        let robot = ["robot", "create", "--name", "flagged", "--expires-at", "2099-01-31T00:00:00Z", "-o", "json"];
+        assert!(home.said(&robot).await.contains("2099-01-31T00:00:00"));
+        let robot = home.said(&["robot", "update", "flagged", "--no-expires-at", "-o", "json"]).await;
+        let robot: serde_json::Value = serde_json::from_str(&robot).unwrap();
+        assert!(robot["expires_at"].is_null(), "{robot}");
+        home.said(&["group", "create", "--name", "tabled"]).await;
+        home.said(&["group", "add-member", "tabled", "robot", "flagged"]).await;
+        let members = home.said(&["group", "list-members", "tabled"]).await;
+        assert!(members.starts_with("KIND ") && members.contains("\nrobot  flagged  01"), "{members}");
+        let role = ["role", "create", "--name", "listed", "--scopes", "namespace,repository"];
+        home.said(&[&role[..], &["--permission", "artifact:pull", "--permission", "repository:read"]].concat()).await;
+        let role = home.said(&["role", "get", "listed"]).await;
+        assert!(role.contains("scopes       namespace,repository\n"), "{role}");
+        let collection = home.said(&["garbage-collection", "get"]).await;
+        assert!(collection.contains("queues\n  NAME "), "{collection}");
+        assert_eq!(home.said(&["instance", "get-usage", "-o", "name"]).await, "");
+        // Refusals speak of flags.
+        let stale = ["robot", "update", "flagged", "--disabled", "--if-match", "1"];
+        let (code, text) = refusal(&home.run(&stale, "").await);
+        assert!(code == 1 && text.contains("--if-match") && !text.contains("ETag"), "{text}");
+        let (code, text) = refusal(&home.run(&["user", "set-password", "absent", "--body", "-"], "{}").await);
+        assert!(code == 1 && text.contains("\n  see --password-file\n"), "{text}");
+        let (code, text) = refusal(&home.run(&["tag", "get", "team/app", ""], "").await);
+        assert!(code == 2 && text.contains("TAG is empty"), "{text}");
+    }
+
     async fn answers_are_tables_json_yaml_or_names(deployment: &'static Deployment) {
         let home = Home::new();
         home.login(deployment).await;

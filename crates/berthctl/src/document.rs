@@ -26,12 +26,12 @@ pub(crate) enum Kind {
 pub(crate) struct Parameter {
     /// As the document names it.
     pub(crate) name: &'static str,
-    /// As the flag does.
+    /// As the flag does; that of a list names one of it, and is there once for each.
     pub(crate) flag: &'static str,
     pub(crate) help: &'static str,
     pub(crate) kind: Kind,
     pub(crate) required: bool,
-    /// `null` means something else than nothing.
+    /// `null` means something else than nothing, as its description says.
     pub(crate) nullable: bool,
     pub(crate) choices: Vec<&'static str>,
     /// The schema of an object's fields.
@@ -130,6 +130,14 @@ impl<'a> Schemas<'a> {
         }
     }
 
+    /// What a schema says of itself, here or beside null; empty: nothing.
+    fn said(&self, schema: &'a Value) -> &'a str {
+        let beside = schema["oneOf"].as_array().into_iter().flatten().find(|one| one["type"] != "null");
+        let said = [Some(schema), beside, Some(self.resolve(schema).0)];
+        let mut said = said.into_iter().flatten().filter_map(|one| one["description"].as_str());
+        said.find(|text| !text.is_empty()).unwrap_or_default()
+    }
+
     /// The names of an object's fields.
     fn fields(&self, schema: &'a Value) -> Vec<&'static str> {
         let (own, _) = self.resolve(schema);
@@ -146,19 +154,18 @@ impl<'a> Schemas<'a> {
         let fields = fields.map(|(name, schema)| (name.clone(), self.kind(schema))).collect();
         let choices = own["enum"].as_array().into_iter().flatten();
         let choices = choices.filter_map(|one| one.as_str()).map(|one| keep(one.to_owned()));
-        let said = [
-            help,
-            schema["description"].as_str().unwrap_or_default(),
-            own["description"].as_str().unwrap_or_default(),
-        ];
-        let said = said.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+        let said = if help.is_empty() { self.said(schema) } else { help };
+        let one = match kind {
+            Kind::Texts | Kind::Objects => name.strip_suffix('s').unwrap_or(name),
+            _ => name,
+        };
         Parameter {
             name: keep(name.to_owned()),
-            flag: keep(name.replace('_', "-")),
+            flag: keep(one.replace('_', "-")),
             help: keep(said.trim_end_matches('.').to_owned()),
             kind,
             required,
-            nullable,
+            nullable: nullable && said.contains("null"),
             choices: choices.collect(),
             fields,
         }
@@ -278,6 +285,10 @@ mod tests {
         assert_eq!(of("grant", "create", "principal").kind, Kind::Object);
         assert_eq!(of("repository", "list", "visibility").choices, ["public", "private"]);
         assert!(of("robot", "update", "expires_at").nullable && !of("robot", "create", "name").nullable);
+        assert!(of("identity-provider", "update", "client_secret").nullable);
+        // There null is the same as nothing.
+        assert!(!of("user", "create", "password").nullable && !of("robot", "update", "disabled").nullable);
+        assert_eq!(of("role", "create", "scopes").flag, "scope");
         assert!(document.operation("repository", "list").unwrap().pages);
         assert!(document.operation("artifact", "get-manifest").unwrap().raw);
     }

@@ -267,4 +267,22 @@ mod tests {
         }
         assert!(path("namespace", "delete", &["a..b"]).is_ok());
     }
+
+    #[test]
+    fn lists_come_from_commas_or_from_a_flag_for_each() {
+        let document = Document::read().unwrap();
+        let operation = document.operation("role", "create").unwrap();
+        for given in
+            [&["--scopes", "namespace,repository"][..], &["--scope", "namespace", "--scope", "repository"]]
+        {
+            let words = ["berthctl", "role", "create", "--name", "x", "--permission", "artifact:*"];
+            let words = words.iter().chain(given).copied();
+            let matches = commands::command(&document).try_get_matches_from(words).unwrap();
+            let arguments = matches.subcommand().unwrap().1.subcommand().unwrap().1;
+            let body = body(operation.body.as_ref().unwrap(), arguments).unwrap();
+            let expected =
+                json!({ "name": "x", "scopes": ["namespace", "repository"], "permissions": ["artifact:*"] });
+            assert_eq!(body, expected);
+        }
+    }
 }
