@@ -60,16 +60,21 @@ pub(crate) fn columns(operation: &Operation) -> &[&'static str] {
     }
 }
 
+/// What others wrote, names of annotations as well, on one line and without what moves the cursor.
+fn plain(text: &str) -> String {
+    text.replace(['\n', '\r', '\t'], " ").chars().filter(|c| !c.is_control()).collect()
+}
+
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => {
-            text.replace(['\n', '\r', '\t'], " ").chars().filter(|c| !c.is_control()).collect()
-        }
+        Value::String(text) => plain(text),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
-        Value::Object(fields) => {
-            fields.iter().map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(",")
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{}={}", plain(name), cell(value)))
+            .collect::<Vec<_>>()
+            .join(","),
         other => other.to_string(),
     }
 }
@@ -114,7 +119,8 @@ fn table(header: &[String], rows: &[Vec<String>]) -> String {
 fn rows(columns: &[&str], items: &[Value]) -> String {
     let rows: Vec<Vec<String>> =
         items.iter().map(|item| columns.iter().map(|&column| cell(&item[column])).collect()).collect();
-    let header: Vec<String> = columns.iter().map(|column| column.replace('_', " ").to_uppercase()).collect();
+    let header: Vec<String> =
+        columns.iter().map(|column| plain(column).replace('_', " ").to_uppercase()).collect();
     table(&header, &rows)
 }
 
@@ -142,8 +148,9 @@ fn parts(items: &[Value]) -> Vec<&str> {
 
 /// The fields of one thing, one a line; those that hold more of them are indented below their names.
 fn fields(item: &Value) -> Vec<String> {
-    let known: Vec<(&String, &Value)> = item.as_object().into_iter().flatten().collect();
-    let width = known.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let known: Vec<(String, &Value)> =
+        item.as_object().into_iter().flatten().map(|(name, value)| (plain(name), value)).collect();
+    let width = known.iter().map(|(name, _)| name.width()).max().unwrap_or_default();
     let mut lines = Vec::new();
     for (name, value) in known {
         let below = match value {
@@ -152,11 +159,12 @@ fn fields(item: &Value) -> Vec<String> {
             }
             Value::Object(more) if more.len() > SHORT => fields(value),
             _ => {
-                lines.push(format!("{name:width$}  {}", cell(value)).trim_end().to_owned());
+                let gap = " ".repeat(width - name.width());
+                lines.push(format!("{name}{gap}  {}", cell(value)).trim_end().to_owned());
                 continue;
             }
         };
-        lines.push(name.clone());
+        lines.push(name);
         lines.extend(below.iter().map(|line| format!("  {line}")));
     }
     lines
@@ -233,6 +241,8 @@ scopes    namespace,repository";
     fn what_others_wrote_does_not_move_the_cursor() {
         assert_eq!(cell(&json!("a\u{1b}[2Jb\nc")), "a[2Jb c");
         assert_eq!(cell(&json!({ "done": 1, "total": null })), "done=1,total=");
+        assert_eq!(cell(&json!({ "a\u{1b}b": 1 })), "ab=1");
+        assert_eq!(fields(&json!({ "a\u{1b}[2J\nb": "c" })), ["a[2J b  c"]);
     }
 
     #[test]
