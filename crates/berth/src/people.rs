@@ -341,7 +341,7 @@ pub(crate) async fn run(
             let mut after = String::new();
             loop {
                 let (instance_id, principal) = (instance_id.clone(), principal.clone());
-                let request = ListGrantsRequest { instance_id, principal, limit: 0, after };
+                let request = ListGrantsRequest { instance_id, principal, after, ..Default::default() };
                 let page = roles.list_grants(request).await.map_err(refused)?.into_inner().grants;
                 let Some(last) = page.last() else { return Ok(()) };
                 after = last.id.clone();

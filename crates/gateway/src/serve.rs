@@ -123,7 +123,7 @@ impl Gateway {
         };
         if instance.state != InstanceState::Running {
             let message = format!(
-                "the instance {} is {}; its administrator can start it",
+                "the instance {} is {}; whoever runs the deployment can start it",
                 instance.name, instance.state
             );
             return Err(Failure::new(ErrorCode::Denied, message).within(instance.id));

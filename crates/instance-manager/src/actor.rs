@@ -10,6 +10,8 @@ use crate::{audit::bounded, error::invalid, store::AuditRow};
 
 /// Who the audit names for what comes through the local socket.
 const SYSTEM: &str = "system:admin";
+/// And for what comes of itself.
+const ITSELF: &str = "system:instance-manager";
 
 /// On whose behalf something is done, and how that came in.
 #[derive(Clone, Debug)]
@@ -41,6 +43,11 @@ impl Actor {
             provider: None,
             once: None,
         }
+    }
+
+    /// Nobody: it was due, or comes of what somebody asked for before.
+    pub(crate) fn itself() -> Self {
+        Self { credential: "none".into(), ..Self::system() }
     }
 
     /// Somebody who has just logged in by an identity provider.
@@ -84,7 +91,11 @@ impl Actor {
 
     /// As grants and the audit name it.
     pub(crate) fn name(&self) -> String {
-        self.principal.map_or_else(|| SYSTEM.to_owned(), |(_, principal)| principal.to_string())
+        match self.principal {
+            Some((_, principal)) => principal.to_string(),
+            None if self.credential == "none" => ITSELF.to_owned(),
+            None => SYSTEM.to_owned(),
+        }
     }
 
     /// The request, when it may come twice.

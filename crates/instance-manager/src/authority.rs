@@ -1,6 +1,6 @@
 //! What a principal may do: its grants with the roles they give, decided by casbin, explained by the grants themselves.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use berth_access::{Decider, Grant, GrantScope, Place, PrincipalGrants, reasons};
 use berth_model::{GrantId, InstanceId, NamespaceId, Permission, Principal, RepositoryId, Role, ScopeKind};
@@ -37,6 +37,17 @@ pub(crate) struct Whereabouts {
     pub(crate) namespace: String,
     pub(crate) repository: String,
     pub(crate) deployment: bool,
+}
+
+impl fmt::Display for Whereabouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.namespace.as_str(), self.repository.as_str()) {
+            ("", "") if self.deployment => f.write_str("in the deployment"),
+            ("", "") => f.write_str("in the instance"),
+            ("", repository) => write!(f, "in the repository {repository}"),
+            (namespace, _) => write!(f, "in the namespace {namespace}"),
+        }
+    }
 }
 
 /// Decides.
@@ -234,7 +245,7 @@ impl Authority {
                 };
                 if !allowed {
                     let message = format!(
-                        "the role {} allows {permission}, which you may not do there yourself, so you can't give it",
+                        "the role {} allows {permission}, which you may not do there yourself, so you can neither give nor take it",
                         role.name
                     );
                     return Err(Problem::new(ErrorCode::Denied, message).into());
@@ -251,18 +262,32 @@ impl Authority {
         other: &StoredPrincipal,
     ) -> Result<(), Error> {
         let grants = self.grants_of(other).await?;
-        let held = grants.grants.iter().map(|grant| {
-            let mut place = Place::instance(other.instance);
-            match grant.scope {
-                GrantScope::Deployment => place = Place::DEPLOYMENT,
-                GrantScope::Instance(_) => {}
-                GrantScope::Namespace(id) => place.namespace = Some(id),
-                GrantScope::Repository(id) => place.repository = Some(id),
-            }
-            (grant.role.clone(), place)
-        });
+        let held = grants.grants.iter();
+        let held = held.map(|grant| (grant.role.clone(), self.place_of(other.instance, grant.scope)));
         let held: Vec<_> = held.collect();
         self.check_covers(actor, held).await
+    }
+
+    /// Refuses to end somebody who says what others may do, or runs the deployment, unless the actor may do all of that
+    /// itself: nobody puts away who is above.
+    pub(crate) async fn check_may_end(&self, actor: &Actor, other: &StoredPrincipal) -> Result<(), Error> {
+        let grants = self.grants_of(other).await?;
+        let administers = grants.grants.iter().any(|grant| {
+            matches!(grant.scope, GrantScope::Deployment) || grant.role.allows(Permission::GrantCreate)
+        });
+        if administers { self.check_covers_principal(actor, other).await } else { Ok(()) }
+    }
+
+    /// Where a grant is.
+    pub(crate) fn place_of(&self, instance: InstanceId, scope: GrantScope) -> Place {
+        let mut place = Place::instance(instance);
+        match scope {
+            GrantScope::Deployment => place = Place::DEPLOYMENT,
+            GrantScope::Instance(_) => {}
+            GrantScope::Namespace(id) => place.namespace = Some(id),
+            GrantScope::Repository(id) => place.repository = Some(id),
+        }
+        place
     }
 
     /// The ids behind names. What is not there is absent in the place.

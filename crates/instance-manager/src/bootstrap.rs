@@ -90,7 +90,7 @@ impl Start<'_> {
             ],
             secret: None,
         };
-        let entry = actor.entry(self.ids, instance, "user.created", format!("user:{id}"));
+        let entry = actor.entry(self.ids, instance, "user.created", format!("user:{id}")).called(ADMIN);
         Ok(self.store.add_principal(admin, entry).await?.is_some())
     }
 
@@ -105,6 +105,7 @@ impl Start<'_> {
         let (id, actor) = (GrantId::new(self.ids.ulid()), Actor::system());
         let entry =
             actor.entry(self.ids, instance, "grant.created", format!("{} grant:{id}", admin.principal()));
+        let entry = entry.called(format!("{OPERATOR} for {ADMIN} in the deployment"));
         let grant = NewGrant {
             id,
             principal: admin.id,
@@ -123,6 +124,7 @@ impl Start<'_> {
             let hash = self.passwords.hash(password).await?;
             let entry =
                 Actor::system().entry(self.ids, instance, "user.password_set", admin.principal().to_string());
+            let entry = entry.called(ADMIN);
             if self.store.set_password(instance, admin.id, admin.password_hash, hash, entry).await? {
                 tracing::info!("the password of {ADMIN} was set to the configured one");
             }

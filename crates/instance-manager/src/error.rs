@@ -93,6 +93,20 @@ pub(crate) fn no_instance() -> Problem {
     Problem::new(ErrorCode::NotFound, "there is no such instance")
 }
 
+/// What a request made that comes again is not there any more.
+pub(crate) fn gone() -> Problem {
+    let message = "this was done under this key before, and what it made was deleted since; use a new key to make it anew";
+    Problem::new(ErrorCode::NotFound, message)
+}
+
+/// What a request that comes again made, if it is still there.
+pub(crate) fn still<T>(found: Result<T, Error>) -> Result<T, Error> {
+    match found {
+        Err(Error::Problem(problem)) if problem.code == ErrorCode::NotFound => Err(gone().into()),
+        found => found,
+    }
+}
+
 /// What was seen is no longer so.
 pub(crate) fn stale() -> Problem {
     Problem::new(ErrorCode::PreconditionFailed, "it was changed meanwhile; look at it again")

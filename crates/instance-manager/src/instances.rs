@@ -20,7 +20,7 @@ use berth_service::{Channel, Ids};
 use crate::{
     Error,
     actor::Actor,
-    error::{invalid, no_instance},
+    error::{invalid, no_instance, still},
     repeats::{Made, Repeats},
     settings::SettingsBoard,
     store::{AuditRow, Heads, InstanceChange, NewInstance, Store, Tenant},
@@ -142,7 +142,7 @@ impl Instances {
             Ok(made) => Ok(made),
             Err(made) => {
                 let id = made.id.parse().map_err(|_| Error::Inconsistent("a record without an id"))?;
-                self.get(id).await
+                still(self.get(id).await)
             }
         }
     }
@@ -160,7 +160,8 @@ impl Instances {
             return Err(invalid(format!("no region named {:?}; see the list of regions", wish.region)).into());
         }
         let id = InstanceId::new(self.ids.ulid());
-        let entry = actor.entry(&self.ids, id, "instance.created", format!("instance:{id}"));
+        let entry =
+            actor.entry(&self.ids, id, "instance.created", format!("instance:{id}")).called(&wish.name);
         let entry = self.repeats.record(actor, entry, &Made::of(&id))?;
         let InstanceWish { name, edition, add_ons, region, description, create_on_push } = wish;
         let taken =
@@ -261,7 +262,7 @@ impl Instances {
     /// What the audit says of what the instance comes to by itself.
     fn comes_to(&self, tenant: &Tenant, kind: &str) -> AuditRow {
         let subject = format!("instance:{} {}", tenant.id, tenant.name);
-        Actor::system().entry(&self.ids, tenant.id, kind, subject)
+        Actor::itself().entry(&self.ids, tenant.id, kind, subject).called(&tenant.name)
     }
 
     async fn settle_wish(&self, tenant: &Tenant, granted: bool) -> Result<Option<Tenant>, Error> {

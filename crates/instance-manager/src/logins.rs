@@ -336,7 +336,7 @@ impl Logins {
         let expires_at = now.plus(Duration::from_secs(TEMPORARY_SECONDS));
         let actor =
             Actor::by_login((instance, Principal::Known(PrincipalKind::User, id)), returned.address.clone());
-        let entry = |kind: &str| actor.entry(&self.ids, instance, kind, format!("user:{id}"));
+        let entry = |kind: &str| actor.entry(&self.ids, instance, kind, format!("user:{id}")).called(&login);
         let login_of = Login {
             provider: provider.id,
             state,

@@ -12,7 +12,7 @@ use crate::{
     Error,
     actor::Actor,
     authority::{Authority, Whereabouts},
-    error::{invalid, no_instance, wrong_credentials},
+    error::{invalid, no_instance, still, wrong_credentials},
     repeats::{Made, Repeats},
     roles::Roles,
     settings::SettingsBoard,
@@ -170,7 +170,7 @@ impl Principals {
             Ok(made) => Ok(made),
             Err(made) => {
                 let id = made.id.parse().map_err(|_| Error::Inconsistent("a record without an id"))?;
-                let found = self.find(instance, &Reference::Id(id), &[kind]).await?;
+                let found = still(self.find(instance, &Reference::Id(id), &[kind]).await)?;
                 Ok((found, FreshSecret::again(made)))
             }
         }
@@ -212,6 +212,7 @@ impl Principals {
             told = Some(FreshSecret { id, secret: text });
         }
         let entry = actor.entry(&self.ids, instance, &format!("{kind}.created"), format!("{kind}:{id}"));
+        let entry = entry.called(&sketch.name);
         let entry = self.repeats.record(actor, entry, &FreshSecret::made(id, told.as_ref()))?;
         let name = sketch.name.clone();
         let new = NewPrincipal {
@@ -258,6 +259,7 @@ impl Principals {
         }
         let hash = self.passwords.hash(&password).await?;
         let entry = actor.entry(&self.ids, instance, "user.password_set", user.principal().to_string());
+        let entry = entry.called(&user.name);
         if !self.store.set_password(instance, user.id, seen, hash, entry).await? {
             return Err(
                 Problem::new(ErrorCode::Conflict, "the password was changed by another meanwhile").into()
@@ -292,6 +294,7 @@ impl Principals {
         let (secret, hash) = fresh(ROBOT_SECRET)?;
         let id = SecretId::new(self.ids.ulid());
         let entry = actor.entry(&self.ids, instance, "robot.secret_added", robot.principal().to_string());
+        let entry = entry.called(&robot.name);
         let told = FreshSecret { id, secret };
         let entry = self.repeats.record(actor, entry, &FreshSecret::made(robot.id, Some(&told)))?;
         self.store.add_robot_secret(instance, robot.id, NewSecret { id, hash }, entry).await?;
@@ -307,7 +310,9 @@ impl Principals {
         secret: SecretId,
     ) -> Result<(), Error> {
         let robot = self.find(instance, robot, &[PrincipalKind::Robot]).await?;
+        self.authority.check_may_end(actor, &robot).await?;
         let entry = actor.entry(&self.ids, instance, "robot.secret_deleted", robot.principal().to_string());
+        let entry = entry.called(&robot.name);
         self.store.delete_robot_secret(instance, robot.id, secret, entry).await?;
         self.settings.refresh().await
     }
@@ -336,11 +341,13 @@ impl Principals {
         let kind = if inside { "group.member_added" } else { "group.member_deleted" };
         let subject = format!("{} {}", group.principal(), member.principal());
         let entry = actor.entry(&self.ids, instance, kind, subject);
+        let entry = entry.called(format!("{} {}", group.name, member.name));
         if inside {
             self.authority.check_covers_principal(actor, &group).await?;
             self.store.add_member(instance, group.id, member.id, entry).await?;
             return Ok(());
         }
+        self.authority.check_may_end(actor, &group).await?;
         if !self.store.delete_member(instance, group.id, member.id, entry).await? {
             let message = format!("{} is not in the group {}", member.name, group.name);
             return Err(Problem::new(ErrorCode::NotFound, message).into());
@@ -382,9 +389,12 @@ impl Principals {
         let wakes = change.disabled == Some(false) && before.disabled;
         if wakes || change.expires_at.is_some() {
             self.authority.check_covers_principal(actor, &before).await?;
+        } else if change.disabled == Some(true) && !before.disabled {
+            self.authority.check_may_end(actor, &before).await?;
         }
         let subject = before.principal().to_string();
         let entry = actor.entry(&self.ids, instance, &format!("{}.updated", before.kind), subject);
+        let entry = entry.called(&before.name);
         let after = self.store.change_principal(instance, before.id, version, change, entry).await?;
         self.settings.refresh().await?;
         Ok(after)
@@ -399,8 +409,10 @@ impl Principals {
         version: Option<i64>,
     ) -> Result<(), Error> {
         let found = self.find(instance, reference, &PrincipalKind::ALL).await?;
+        self.authority.check_may_end(actor, &found).await?;
         let subject = found.principal().to_string();
         let entry = actor.entry(&self.ids, instance, &format!("{}.deleted", found.kind), subject);
+        let entry = entry.called(&found.name);
         self.store.delete_principal(instance, found.id, version, entry).await?;
         self.settings.refresh().await
     }
@@ -450,6 +462,7 @@ impl Principals {
         };
         let subject = principal.principal().to_string();
         let entry = actor.entry(&self.ids, instance, "temporary_token.created", subject);
+        let entry = entry.called(&principal.name);
         let secret = token.expose_secret().to_owned();
         let made = Made { secret, ends: expires_at.0, ..Made::of(&id) };
         let entry = self.repeats.record(actor, entry, &made)?;

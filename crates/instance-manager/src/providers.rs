@@ -12,7 +12,7 @@ use crate::{
     Error,
     actor::Actor,
     authority::Authority,
-    error::{invalid, no_instance, stale},
+    error::{gone, invalid, no_instance, stale},
     principals::{Principals, Reference},
     repeats::{Made, Repeats},
     settings::SettingsBoard,
@@ -195,6 +195,7 @@ impl Providers {
         let groups = self.groups(actor, instance, &named).await?;
         let entry =
             actor.entry(&self.ids, instance, "identity_provider.created", format!("identity_provider:{id}"));
+        let entry = entry.called(&name);
         let new = NewProvider { id, instance, name: name.clone(), issuer, text, groups };
         let entry = self.repeats.record(actor, entry, &Made::of(&id))?;
         let adds = async {
@@ -248,7 +249,7 @@ impl Providers {
         check(&text, named.len())?;
         let groups = self.groups(actor, instance, &named).await?;
         let subject = format!("identity_provider:{}", seen.id);
-        let entry = actor.entry(&self.ids, instance, "identity_provider.updated", subject);
+        let entry = actor.entry(&self.ids, instance, "identity_provider.updated", subject).called(&seen.name);
         let change = ProviderChange { text, groups: wishes.groups.map(|_| groups) };
         let after = self.store.change_provider(&seen, change, entry).await?;
         self.settings.refresh().await?;
@@ -264,7 +265,7 @@ impl Providers {
     ) -> Result<(), Error> {
         let seen = self.find(instance, name).await?;
         let subject = format!("identity_provider:{}", seen.id);
-        let entry = actor.entry(&self.ids, instance, "identity_provider.deleted", subject);
+        let entry = actor.entry(&self.ids, instance, "identity_provider.deleted", subject).called(name);
         self.store.delete_provider(instance, seen.id, version, entry).await?;
         self.settings.refresh().await
     }
@@ -285,6 +286,7 @@ impl Providers {
         let user = self.principals.find(instance, user, &[PrincipalKind::User]).await?;
         self.authority.check_covers_principal(actor, &user).await?;
         let entry = actor.entry(&self.ids, instance, "user.linked", user.principal().to_string());
+        let entry = entry.called(&user.name);
         if self.store.link_user(instance, provider.id, subject, user.id, entry).await? {
             return Ok(());
         }
@@ -301,7 +303,9 @@ impl Providers {
     ) -> Result<(), Error> {
         let provider = self.find(instance, provider).await?;
         let user = self.principals.find(instance, user, &[PrincipalKind::User]).await?;
+        self.authority.check_may_end(actor, &user).await?;
         let entry = actor.entry(&self.ids, instance, "user.unlinked", user.principal().to_string());
+        let entry = entry.called(&user.name);
         if !self.store.unlink_user(instance, provider.id, user.id, entry).await? {
             let message = format!("{} is nobody that {} knows", user.name, provider.name);
             return Err(Problem::new(ErrorCode::NotFound, message).into());
@@ -339,7 +343,7 @@ impl Providers {
             created_by: actor.name(),
         };
         let subject = format!("trust:{} {}", new.id, robot.principal());
-        let entry = actor.entry(&self.ids, instance, "trust.created", subject);
+        let entry = actor.entry(&self.ids, instance, "trust.created", subject).called(&robot.name);
         let entry = self.repeats.record(actor, entry, &Made::of(&new.id))?;
         let created_at =
             match self.repeats.once(actor, Box::pin(self.store.add_trust(new.clone(), entry))).await? {
@@ -347,7 +351,6 @@ impl Providers {
                 Err(made) => {
                     let trusts = self.store.trusts_of(provider.id).await?;
                     let found = trusts.into_iter().find(|trust| trust.id.to_string() == made.id);
-                    let gone = || Problem::new(ErrorCode::NotFound, format!("there is no trust {}", made.id));
                     return Ok(found.ok_or_else(gone)?);
                 }
             };

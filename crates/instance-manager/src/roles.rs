@@ -11,7 +11,7 @@ use crate::{
     Error,
     actor::Actor,
     authority::{Authority, Whereabouts, own_role},
-    error::{invalid, no_instance},
+    error::{gone, invalid, no_instance},
     repeats::{Made, Repeats},
     settings::SettingsBoard,
     store::{GrantRow, NewGrant, RoleText, Store, StoredPrincipal, StoredRole},
@@ -123,7 +123,7 @@ impl Roles {
             Ok(made) => Ok(made),
             Err(made) => {
                 let found = self.own(instance).await?.into_iter().find(|(role, _)| role.id == made.id);
-                Ok(found.ok_or_else(|| no_role(name))?)
+                Ok(found.ok_or_else(gone)?)
             }
         }
     }
@@ -151,7 +151,7 @@ impl Roles {
         let id = self.ids.ulid().to_string();
         let role = checked(&id, name, wish)?;
         self.authority.check_covers(actor, [(Arc::new(role.clone()), Place::instance(instance))]).await?;
-        let entry = actor.entry(&self.ids, instance, "role.created", format!("role:{id}"));
+        let entry = actor.entry(&self.ids, instance, "role.created", format!("role:{id}")).called(name);
         let entry = self.repeats.record(actor, entry, &Made::of(&id))?;
         if !self.store.add_role(instance, &id, name, text(&role), entry).await? {
             return Err(taken().into());
@@ -175,6 +175,7 @@ impl Roles {
         let narrower =
             !(before.permissions.is_subset(&role.permissions) && before.scopes.is_subset(&role.scopes));
         let entry = actor.entry(&self.ids, instance, "role.updated", format!("role:{}", stored.id));
+        let entry = entry.called(name);
         // What was compared is the version that is replaced.
         let seen = version.unwrap_or(stored.version);
         self.store.change_role(instance, &stored.id, Some(seen), text(&role), narrower, entry).await?;
@@ -192,6 +193,7 @@ impl Roles {
     ) -> Result<(), Error> {
         let stored = self.own_named(instance, name).await?;
         let entry = actor.entry(&self.ids, instance, "role.deleted", format!("role:{}", stored.id));
+        let entry = entry.called(name);
         self.store.delete_role(instance, &stored.id, version, entry).await
     }
 
@@ -232,6 +234,7 @@ impl Roles {
             "grant.created",
             format!("{} grant:{id}", principal.principal()),
         );
+        let entry = entry.called(format!("{role} for {} {}", principal.name, at));
         let entry = self.repeats.record(actor, entry, &Made::of(&id))?;
         match self.repeats.once(actor, Box::pin(self.store.create_grant(instance, wish, entry))).await? {
             Ok(id) => Ok(id),
@@ -246,24 +249,43 @@ impl Roles {
         instance: InstanceId,
         grant: GrantId,
     ) -> Result<(), Error> {
-        let absent = || Problem::new(ErrorCode::NotFound, format!("there is no grant {grant}"));
-        let found = self.store.grant(instance, grant).await?.ok_or_else(absent)?;
+        let found = self.one_grant(instance, grant).await?;
+        let own = self.own(instance).await?;
+        let role = Self::name_of(&own, &found.role);
+        // Nobody takes what one could not give.
+        let place = self.authority.place_of(instance, found.scope);
+        match self.named(instance, &role).await {
+            Ok(role) => self.authority.check_covers(actor, [(role, place)]).await?,
+            Err(Error::Problem(problem)) if problem.code == ErrorCode::NotFound => {}
+            Err(error) => return Err(error),
+        }
         let subject = format!("{}:{} grant:{grant}", found.kind, found.principal);
         let entry = actor.entry(&self.ids, instance, "grant.deleted", subject);
+        let entry = entry.called(
+            format!("{role} for {} in the {} {}", found.name, found.scope.kind(), found.scope.id())
+                .trim_end(),
+        );
         if !self.store.delete_grant(instance, grant, entry).await? {
-            return Err(absent().into());
+            return self.one_grant(instance, grant).await.map(drop);
         }
         self.settings.refresh().await
     }
 
-    /// Grants by id.
+    /// A grant.
+    pub(crate) async fn one_grant(&self, instance: InstanceId, grant: GrantId) -> Result<GrantRow, Error> {
+        let absent = || Problem::new(ErrorCode::NotFound, format!("there is no grant {grant}"));
+        Ok(self.store.grant(instance, grant).await?.ok_or_else(absent)?)
+    }
+
+    /// Grants by id, of a place or of all.
     pub(crate) async fn grants(
         &self,
         instance: InstanceId,
         principal: Option<PrincipalId>,
+        place: &str,
         after: Option<GrantId>,
         limit: u32,
     ) -> Result<Vec<GrantRow>, Error> {
-        self.store.list_grants(instance, principal, after, limit).await
+        self.store.list_grants(instance, principal, place, after, limit).await
     }
 }

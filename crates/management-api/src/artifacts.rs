@@ -1,7 +1,7 @@
 //! Artifacts: what a repository holds, and what is in it.
 
 use berth_blobs::{ObjectRef, wire as sealing};
-use berth_model::Permission;
+use berth_model::{AuditKind, Permission};
 use berth_oci::{Digest, ErrorCode};
 use berth_proto::metadata::{self as wire, resolve_request::Reference};
 use bytes::{Bytes, BytesMut};
@@ -348,7 +348,9 @@ async fn delete(call: Call, _: Nothing) -> Result<Done> {
 
 async fn manifest(call: Call, _: Nothing) -> Result<Raw<JsonBytes>> {
     let digest = digest(&call).await?;
-    Ok(Raw::new(payload(&call, &digest).await?))
+    let bytes = payload(&call, &digest).await?;
+    call.pulled(AuditKind::ArtifactPulled, &digest);
+    Ok(Raw::new(bytes))
 }
 
 /// The bytes of the configuration that a manifest names, whole and with its digest.
@@ -389,11 +391,13 @@ async fn config_bytes(call: &Call, manifest: &Value) -> Result<Bytes> {
 
 async fn config(call: Call, _: Nothing) -> Result<Raw<JsonBytes>> {
     let digest = digest(&call).await?;
-    let bytes = config_bytes(&call, &parsed(&payload(&call, &digest).await?)).await?;
+    let manifest = parsed(&payload(&call, &digest).await?);
+    let bytes = config_bytes(&call, &manifest).await?;
     // Others write what they like; only JSON is shown as such.
     if serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_err() {
         return Err(absent("configuration in JSON", "of this artifact"));
     }
+    call.pulled(AuditKind::BlobPulled, &text(&manifest["config"], "digest").unwrap_or_default());
     Ok(Raw::new(bytes))
 }
 

@@ -1,7 +1,10 @@
 //! The audit: pages, and all of it as lines of JSON.
 
-use berth_model::Permission;
-use berth_proto::instance_manager as wire;
+use berth_model::{AuditKind, Permission, RepositoryId};
+use berth_proto::{
+    instance_manager as wire,
+    metadata::{GetNamespaceRequest, GetRepositoryRequest},
+};
 use bytes::{BufMut, BytesMut};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -9,12 +12,24 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     answer::{Body, JsonLines, Page, Raw},
-    call::Call,
+    call::{At, Call},
     input::{List, Query},
     operation::{Operation, Routes, Rule},
     problem::{Result, invalid},
     values::Moment,
 };
+
+/// What came of what was done.
+const RESULTS: [&str; 8] = [
+    "done",
+    "unauthorized",
+    "denied",
+    "too_many_requests",
+    "quota_exceeded",
+    "not_found",
+    "tag_immutable",
+    "refused",
+];
 
 /// Something that was done, or refused.
 #[derive(Debug, Serialize, ToSchema)]
@@ -89,7 +104,8 @@ struct Filter {
     to: Option<String>,
     /// user:<id>, robot:<id>, anonymous, system:admin.
     principal: Option<String>,
-    /// Of this type; docs/audit.md lists them.
+    /// Of this type: artifact.pushed, artifact.pulled, artifact.deleted, user.created, call.refused and others; one that is none
+    /// is answered with all there are.
     #[serde(rename = "type")]
     #[param(rename = "type")]
     kind: Option<String>,
@@ -97,20 +113,64 @@ struct Filter {
     repository: Option<String>,
     /// Everything in this namespace, and what was done to itself.
     namespace: Option<String>,
-    /// done, or why not.
+    /// done, or why not: unauthorized, denied, too_many_requests, quota_exceeded, not_found, tag_immutable, refused.
     result: Option<String>,
     request_id: Option<String>,
 }
 
 impl Filter {
-    fn read(self, call: &Call) -> Result<wire::AuditFilter> {
+    /// Refuses unless the caller may read the audit: of the instance, or of what is asked for. Then from when on: what was there
+    /// before under the same name is not its business.
+    async fn allow(&self, call: &Call) -> Result<i64> {
+        if call.may(Permission::AuditRead, At::Instance).await? {
+            call.allow(Permission::AuditRead, At::Instance).await?;
+            return Ok(0);
+        }
+        let instance_id = call.instance_id().to_owned();
+        let mut repositories = call.parts.repositories.clone();
+        match (&self.repository, &self.namespace) {
+            (Some(path), _) if path.parse::<RepositoryId>().is_err() => {
+                call.allow(Permission::AuditRead, At::Repository(path)).await?;
+                let path = path.clone();
+                let request = GetRepositoryRequest { instance_id, path, ..GetRepositoryRequest::default() };
+                Ok(repositories.get_repository(request).await?.into_inner().created_at)
+            }
+            (None, Some(name)) => {
+                call.allow(Permission::AuditRead, At::Namespace(name)).await?;
+                let name = name.clone();
+                let request = GetNamespaceRequest { instance_id, name, ..GetNamespaceRequest::default() };
+                Ok(repositories.get_namespace(request).await?.into_inner().created_at)
+            }
+            _ => call.allow(Permission::AuditRead, At::Instance).await.map(|()| 0),
+        }
+    }
+
+    async fn read(self, call: &Call) -> Result<wire::AuditFilter> {
+        let earliest = self.allow(call).await?;
+        if let Some(kind) = &self.kind {
+            kind.parse::<AuditKind>().map_err(|error| {
+                let all: Vec<&str> = AuditKind::ALL.iter().map(|kind| kind.as_str()).collect();
+                invalid(format!("type: {error}; there are {}", all.join(", ")))
+            })?;
+        }
+        if let Some(result) = self.result.as_deref().filter(|result| !RESULTS.contains(result)) {
+            return Err(invalid(format!("no result is {result:?}; there are {}", RESULTS.join(", "))));
+        }
+        if let Some(principal) = &self.principal
+            && principal != "anonymous"
+            && !principal.contains(':')
+        {
+            let message =
+                format!("principal is user:<id>, robot:<id>, anonymous or system:admin, not {principal:?}");
+            return Err(invalid(message));
+        }
         let moment = |text: Option<String>| match text {
             None => Ok(0),
             Some(text) => Moment::parse(&text).map(|moment| moment.0).map_err(invalid),
         };
         Ok(wire::AuditFilter {
             instance_id: call.instance_id().to_owned(),
-            from: moment(self.from)?,
+            from: moment(self.from)?.max(earliest),
             to: moment(self.to)?,
             principal: self.principal.unwrap_or_default(),
             r#type: self.kind.unwrap_or_default(),
@@ -123,7 +183,7 @@ impl Filter {
 }
 
 pub(crate) fn add(routes: &mut Routes) {
-    let read = Rule::Needs(Permission::AuditRead);
+    let read = Rule::NeedsSomewhere(Permission::AuditRead);
     let all = "/instances/{instance}/audit";
     routes.add(Operation::get(all, "audit.list", "List what was done, the newest first", read), list);
     let lines =
@@ -134,7 +194,7 @@ pub(crate) fn add(routes: &mut Routes) {
 
 async fn list(call: Call, List { paging, filters }: List<Filter>) -> Result<Page<AuditEntry>> {
     let request = wire::ListAuditRequest {
-        filter: Some(filters.read(&call)?),
+        filter: Some(filters.read(&call).await?),
         limit: paging.size,
         before: paging.after.clone(),
     };
@@ -145,7 +205,7 @@ async fn list(call: Call, List { paging, filters }: List<Filter>) -> Result<Page
 
 async fn export(call: Call, Query(filters): Query<Filter>) -> Result<Raw<JsonLines>> {
     let request = wire::ExportAuditRequest {
-        filter: Some(filters.read(&call)?),
+        filter: Some(filters.read(&call).await?),
         ..wire::ExportAuditRequest::default()
     };
     let entries = call.parts.audit.clone().export_audit(request).await?.into_inner();

@@ -173,6 +173,7 @@ impl Call {
             self.instance = None;
             return Err(absent("instance", &asked));
         }
+        self.check_served()?;
         match rule {
             Rule::Needs(permission) if in_repository => self.allow_repository(permission).await,
             Rule::Needs(permission) if in_namespace => {
@@ -185,9 +186,24 @@ impl Call {
         }
     }
 
+    /// An instance that is stopped can still be managed; what it holds is neither read nor changed.
+    fn check_served(&self) -> Result<()> {
+        let stopped = self.instance.as_ref().is_some_and(|instance| instance.state == "stopped");
+        let noun = self.operation.id.split('.').next().unwrap_or_default();
+        if stopped && ["namespaces", "repositories", "tags", "artifacts"].contains(&noun) {
+            let message = "the instance is stopped; whoever runs the deployment can start it again";
+            return Err(Refusal::new(ErrorCode::Denied, message));
+        }
+        Ok(())
+    }
+
     /// Reads Idempotency-Key.
     fn read_key(&mut self) -> Result<()> {
-        let Some(value) = self.head.headers.get("idempotency-key") else { return Ok(()) };
+        let mut values = self.head.headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(()) };
+        if values.next().is_some() {
+            return Err(invalid("a call has one Idempotency-Key"));
+        }
         let text = value.to_str().unwrap_or_default();
         let fits = (1..=255).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());
         if !fits {
@@ -252,6 +268,14 @@ impl Call {
             }
             ([_, true], _) | (_, At::Instance) => Err(denied(permission, &format!("at the {what} {name}"))),
             _ => Err(absent(what, name)),
+        }
+    }
+
+    /// Refuses unless the caller has a permission in the instance of the path, or else in the deployment.
+    pub(crate) async fn allow_here(&self, permission: Permission) -> Result<()> {
+        match self.instance {
+            Some(_) => self.allow(permission, At::Instance).await,
+            None => self.allow_in_deployment(permission).await,
         }
     }
 

@@ -162,6 +162,10 @@ pub(crate) fn operation(operation: &Operation, input: input::Described, answer: 
         Rule::Needs(permission) => (permission.as_str(), place(operation.path)),
         Rule::NeedsInDeployment(permission) => (permission.as_str(), "deployment"),
         Rule::NeedsWhereBodySays(permission) => (permission.as_str(), "body"),
+        Rule::NeedsSomewhere(permission) if place(operation.path) == "deployment" => {
+            (permission.as_str(), "deployment")
+        }
+        Rule::NeedsSomewhere(permission) => (permission.as_str(), "somewhere"),
     };
     // Who may call: for people, and for the test that tries all of them.
     page["x-berth-permission"] = permission.into();

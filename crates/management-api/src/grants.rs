@@ -1,7 +1,11 @@
 //! Grants: who has which role where.
 
 use berth_model::Permission;
-use berth_proto::instance_manager as wire;
+use berth_oci::ErrorCode;
+use berth_proto::{
+    from_status, instance_manager as wire,
+    metadata::{GetNamespaceRequest, GetRepositoryRequest},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -103,6 +107,9 @@ struct Grant {
     scope: String,
     /// The id of where it is; of the deployment empty.
     scope_id: String,
+    /// What that is called: a namespace, or the path of a repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope_name: Option<String>,
     created_by: String,
     created_at: Moment,
 }
@@ -117,6 +124,7 @@ impl From<wire::GrantEntry> for Grant {
             role: entry.role,
             scope: entry.scope_kind,
             scope_id: entry.scope_id,
+            scope_name: None,
             created_by: entry.created_by,
             created_at: Moment(entry.created_at),
         }
@@ -132,18 +140,61 @@ struct Filter {
     principal_kind: Option<PrincipalKind>,
     /// Its name or id.
     principal: Option<String>,
+    /// Given in this namespace, and not only in one of its repositories.
+    namespace: Option<String>,
+    /// Given in the repository at this path.
+    repository: Option<String>,
+}
+
+/// The namespace or the repository that a grant is in, if it is still there.
+async fn place(call: &Call, kind: &str, id: &str) -> Result<Option<String>> {
+    let (instance_id, id) = (call.instance_id().to_owned(), id.to_owned());
+    let mut repositories = call.parts.repositories.clone();
+    let found = match kind {
+        "namespace" => {
+            let request = GetNamespaceRequest { instance_id, id, ..GetNamespaceRequest::default() };
+            repositories.get_namespace(request).await.map(|found| found.into_inner().name)
+        }
+        "repository" => {
+            let request = GetRepositoryRequest { instance_id, id, ..GetRepositoryRequest::default() };
+            repositories.get_repository(request).await.map(|found| found.into_inner().path)
+        }
+        _ => return Ok(None),
+    };
+    match found {
+        Ok(name) => Ok(Some(name)),
+        Err(status) if from_status(&status).code == ErrorCode::NotFound => Ok(None),
+        Err(status) => Err(status.into()),
+    }
+}
+
+/// The grant with the name of where it is.
+async fn named(call: &Call, entry: wire::GrantEntry) -> Result<Grant> {
+    let scope_name = place(call, &entry.scope_kind, &entry.scope_id).await?;
+    Ok(Grant { scope_name, ..entry.into() })
+}
+
+/// Refuses unless the caller has a permission where a grant is.
+async fn allow(call: &Call, permission: Permission, kind: &str, name: Option<&str>) -> Result<()> {
+    match (kind, name) {
+        ("namespace", Some(name)) => call.allow(permission, At::Namespace(name)).await,
+        ("repository", Some(path)) => call.allow(permission, At::Repository(path)).await,
+        _ => call.allow(permission, At::Instance).await,
+    }
 }
 
 pub(crate) fn add(routes: &mut Routes) {
     use Permission as P;
     let all = "/instances/{instance}/grants";
-    routes.add(Operation::get(all, "grants.list", "List the grants", Rule::Needs(P::GrantRead)), list);
+    routes.add(Operation::get(all, "grants.list", "List the grants", Rule::NeedsSomewhere(P::GrantRead))
+            .describe("Of a namespace or a repository for whoever may see its grants, of everywhere for whoever may in the instance."), list);
     let make = Operation::post(all, "grants.create", "Give a role", Rule::NeedsWhereBodySays(P::GrantCreate))
         .describe("Nobody gives what one may not do oneself.");
     routes.add(make.repeatable(), create);
     let one = "/instances/{instance}/grants/{grant}";
     routes.add(
-        Operation::delete(one, "grants.delete", "Take a role back", Rule::Needs(P::GrantDelete)),
+        Operation::delete(one, "grants.delete", "Take a role back", Rule::NeedsSomewhere(P::GrantDelete))
+            .describe("Where it was given. Nobody takes what one could not give."),
         delete,
     );
 }
@@ -154,15 +205,36 @@ async fn list(call: Call, List { paging, filters }: List<Filter>) -> Result<Page
         (Some(kind), Some(name)) => Some(reference(kind.as_str(), name)),
         _ => return Err(invalid("principal_kind and principal belong together")),
     };
+    let instance_id = call.instance_id().to_owned();
+    let mut repositories = call.parts.repositories.clone();
+    let scope_id = match (filters.namespace, filters.repository) {
+        (None, None) => {
+            call.allow(Permission::GrantRead, At::Instance).await?;
+            String::new()
+        }
+        (Some(name), None) => {
+            call.allow(Permission::GrantRead, At::Namespace(&name)).await?;
+            let request = GetNamespaceRequest { instance_id, name, ..GetNamespaceRequest::default() };
+            repositories.get_namespace(request).await?.into_inner().id
+        }
+        (None, Some(path)) => {
+            call.allow(Permission::GrantRead, At::Repository(&path)).await?;
+            let request = GetRepositoryRequest { instance_id, path, ..GetRepositoryRequest::default() };
+            repositories.get_repository(request).await?.into_inner().id
+        }
+        _ => return Err(invalid("name a namespace or a repository, not both")),
+    };
     let request = wire::ListGrantsRequest {
         instance_id: call.instance_id().to_owned(),
         principal,
         limit: paging.size + 1,
         after: paging.after.clone(),
+        scope_id,
     };
     let mut found = call.parts.roles.clone().list_grants(request).await?.into_inner().grants;
     let next = paging.cut(&mut found, |grant| &grant.id);
-    Ok(Page { items: found.into_iter().map(Into::into).collect(), next })
+    let items = futures::future::try_join_all(found.into_iter().map(|grant| named(&call, grant))).await?;
+    Ok(Page { items, next })
 }
 
 async fn create(call: Call, Json(new): Json<NewGrant>) -> Result<Created<Grant>> {
@@ -183,11 +255,28 @@ async fn create(call: Call, Json(new): Json<NewGrant>) -> Result<Created<Grant>>
             deployment: new.deployment,
         }),
     };
-    let made: Grant = call.parts.roles.clone().create_grant(request).await?.into_inner().into();
+    let made = call.parts.roles.clone().create_grant(request).await?.into_inner();
+    let made = named(&call, made).await?;
     Ok(Created { location: call.below(&format!("grants/{}", made.id)), made })
 }
 
 async fn delete(call: Call, _: Nothing) -> Result<Done> {
+    let wanted = wire::GetGrantRequest {
+        instance_id: call.instance_id().to_owned(),
+        grant_id: call.param("grant").to_owned(),
+    };
+    match call.parts.roles.clone().get_grant(wanted).await {
+        Ok(found) => {
+            let found = found.into_inner();
+            let name = place(&call, &found.scope_kind, &found.scope_id).await?;
+            allow(&call, Permission::GrantDelete, &found.scope_kind, name.as_deref()).await?;
+        }
+        // Who may not take any back does not learn which there are.
+        Err(status) => {
+            call.allow(Permission::GrantDelete, At::Instance).await?;
+            return Err(status.into());
+        }
+    }
     let request = wire::DeleteGrantRequest {
         actor: call.actor(),
         instance_id: call.instance_id().to_owned(),

@@ -11,6 +11,7 @@ use crate::{
     answer::Schemas,
     page::Paging,
     problem::{Refusal, Result, invalid},
+    strict,
 };
 
 /// What was sent, still unread.
@@ -160,7 +161,7 @@ impl<T: DeserializeOwned + ToSchema + Send + 'static> Input for Json<T> {
             let refusal = invalid("the body is JSON: say Content-Type: application/json");
             return Err(refusal.with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        serde_json::from_slice(&sent.body).map(Self).map_err(|error| unread(&error))
+        strict::from_slice(&sent.body).map(Self).map_err(|error| unread(&error))
     }
 }
 

@@ -14,6 +14,7 @@ mod operation;
 mod page;
 mod problem;
 mod serve;
+mod strict;
 mod unread;
 mod values;
 

@@ -160,7 +160,7 @@ async fn create(call: Call, Json(new): Json<NewNamespace>) -> Result<Created<Nam
 
 async fn get(call: Call, _: Nothing) -> Result<Entity<Namespace>> {
     let (instance_id, name) = (call.instance_id().to_owned(), call.param("namespace").to_owned());
-    let request = wire::GetNamespaceRequest { instance_id, name };
+    let request = wire::GetNamespaceRequest { instance_id, name, ..Default::default() };
     let found = call.parts.repositories.clone().get_namespace(request).await?.into_inner();
     Ok(Entity(found.into()))
 }

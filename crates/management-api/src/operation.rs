@@ -34,6 +34,8 @@ pub(crate) enum Rule {
     NeedsInDeployment(Permission),
     /// Whoever has the permission where the body says; the handler asks.
     NeedsWhereBodySays(Permission),
+    /// Whoever has the permission in the instance, or where the query or what the path names is; the handler asks.
+    NeedsSomewhere(Permission),
 }
 
 /// The declaration.

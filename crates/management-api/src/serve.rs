@@ -271,6 +271,21 @@ impl Witness {
 }
 
 impl Call {
+    /// Tells the audit that content of the repository in the path goes out.
+    pub(crate) fn pulled(&self, kind: AuditKind, digest: &str) {
+        let (witness, Ok(repository)) = (self.witness(), self.repository()) else { return };
+        let (Ok(instance), Ok(digest)) = (witness.instance.parse(), digest.parse()) else { return };
+        let named = self.param("reference");
+        let seen = Seen {
+            repository: &repository.path,
+            repository_id: repository.id.parse().ok(),
+            digest: Some(digest),
+            tag: if kind == AuditKind::BlobPulled || named.contains(':') { "" } else { named },
+            ..Seen::new(instance, kind, &witness.principal, &witness.credential)
+        };
+        self.parts.trail.saw(&seen, witness.origin, self.parts.clock.now());
+    }
+
     fn witness(&self) -> Witness {
         let caller = self.caller();
         let instance = match self.instance_id() {

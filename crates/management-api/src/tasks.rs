@@ -138,7 +138,9 @@ pub(crate) fn add(routes: &mut Routes) {
         list,
     );
     let one = "/instances/{instance}/tasks/{task}";
-    routes.add(Operation::get(one, "tasks.get", "Show a task", read), get);
+    let whose = Rule::NeedsSomewhere(Permission::TaskRead);
+    let show = Operation::get(one, "tasks.get", "Show a task", whose);
+    routes.add(show.describe("Whoever began it may see it, too."), get);
     let all = Operation::get(
         "/tasks",
         "deployment_tasks.list",
@@ -147,8 +149,8 @@ pub(crate) fn add(routes: &mut Routes) {
     )
     .describe("The ends of instances, runs of garbage collection, comparisons of rows and bytes.");
     routes.add(all, list);
-    let one = Operation::get("/tasks/{task}", "deployment_tasks.get", "Show a task of the deployment", read);
-    routes.add(one, get);
+    let one = Operation::get("/tasks/{task}", "deployment_tasks.get", "Show a task of the deployment", whose);
+    routes.add(one.describe("Whoever began it may see it, too."), get);
 }
 
 /// Services have tasks of their own; those of the deployment are of two.
@@ -180,11 +182,21 @@ async fn get(call: Call, _: Nothing) -> Result<Plain<Task>> {
         instance_id: call.instance_id().to_owned(),
         id: call.param("task").to_owned(),
     };
-    let found = match call.parts.tasks.clone().get_task(request.clone()).await {
-        Err(status) if request.instance_id.is_empty() && from_status(&status).code == ErrorCode::NotFound => {
-            call.parts.ends.clone().get_task(request).await?
-        }
-        found => found?,
-    };
-    Ok(Plain(Task::shown(found.into_inner(), call.parts.clock.now())))
+    let mut found = call.parts.tasks.clone().get_task(request.clone()).await;
+    let is_absent = |status: &tonic::Status| from_status(status).code == ErrorCode::NotFound;
+    if request.instance_id.is_empty() && found.as_ref().is_err_and(is_absent) {
+        found = call.parts.ends.clone().get_task(request).await;
+    }
+    // Who may see none does not learn which there are.
+    if found.is_err() {
+        call.allow_here(Permission::TaskRead).await?;
+    }
+    let found = found?;
+    let found = found.into_inner();
+    if found.created_by == call.caller().principal {
+        call.allow_oneself();
+    } else {
+        call.allow_here(Permission::TaskRead).await?;
+    }
+    Ok(Plain(Task::shown(found, call.parts.clock.now())))
 }

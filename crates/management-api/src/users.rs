@@ -10,7 +10,7 @@ use crate::{
     call::Call,
     input::{Json, List, Nothing},
     operation::{Operation, Routes, Rule},
-    problem::{Refusal, Result},
+    problem::{Refusal, Result, invalid},
     values::{Moment, Secret, given},
 };
 
@@ -192,11 +192,15 @@ pub(crate) fn add(routes: &mut Routes) {
 }
 
 async fn create(call: Call, Json(new): Json<NewUser>) -> Result<Created<User>> {
+    let password = new.password.map(|password| password.expose());
+    if password.as_ref().is_some_and(String::is_empty) {
+        return Err(invalid("a password has 8 to 1024 bytes; leave it out for a user without one"));
+    }
     let request = wire::CreateUserRequest {
         actor: call.actor(),
         instance_id: call.instance_id().to_owned(),
         name: new.name,
-        password: new.password.map(|password| password.expose()).unwrap_or_default(),
+        password: password.unwrap_or_default(),
         description: new.description,
         email: new.email,
     };

@@ -78,7 +78,7 @@ impl Counted {
         match self.limit {
             Some(limit) if more > 0 && self.used + more > limit => {
                 let message = format!(
-                    "the instance has {}; delete some, or ask its administrator for more",
+                    "the instance has {}; delete some, or ask whoever runs the deployment for more",
                     self.says()
                 );
                 Err(Problem::new(ErrorCode::QuotaExceeded, message).with_detail(self.detail()).into())

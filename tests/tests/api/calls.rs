@@ -386,6 +386,11 @@ async fn an_instance_is_made_managed_while_it_is_stopped_and_ended() {
     operator.call(Method::PUT, &edition, Some(&change)).await.expect(200).unwrap();
     operator.call(Method::POST, &tenant.path("/stop"), None).await.expect(200).unwrap();
     assert_eq!(owner.get(&tenant.path("")).await["state"], "stopped");
+    for content in ["/namespaces", "/repositories", "/repositories/team%2Fapp"] {
+        let refused = owner.call(Method::GET, &tenant.path(content), None).await;
+        assert_eq!((refused.status, problem(&refused)["code"].as_str()), (403, Some("DENIED")), "{content}");
+    }
+    owner.get(&tenant.path("/users")).await;
     operator.call(Method::POST, &tenant.path("/start"), None).await.expect(200).unwrap();
     owner.post(&tenant.path("/namespaces"), json!({ "name": "team" })).await;
     owner.post(&tenant.path("/repositories"), json!({ "path": "team/app" })).await;

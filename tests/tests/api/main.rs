@@ -6,6 +6,7 @@ mod document;
 mod guide;
 mod lessons;
 mod matrix;
+mod places;
 mod schema;
 mod work;
 

@@ -110,7 +110,7 @@ pub(crate) async fn trial(setting: Setting, points: &[&'static str], seed: u64, 
         victim.terminate();
         victim.wait_exit(Duration::from_secs(30)).await.unwrap();
         // The later ones come only where a unit runs more than once.
-        let once = ["collect_repository", "collect_session", "forget_sessions", "removal"];
+        let once = ["collect_repository", "collect_session", "forget_sessions", "removal", "collect_run"];
         let once = once.iter().any(|unit| point.starts_with(unit));
         let nth = if once { 1 } else { 1 + content.below(2) };
         victim.set_env("BERTH_CRASH_POINTS", Some(format!("{point}:{nth}")));

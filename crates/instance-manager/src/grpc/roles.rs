@@ -4,8 +4,8 @@ use berth_model::{Permission, PrincipalKind, Role};
 use berth_proto::{
     instance_manager::{
         AuthorizeRequest, AuthorizeResponse, CreateGrantRequest, CreateRoleRequest, Decision,
-        DeleteGrantRequest, DeleteGrantResponse, DeleteRoleRequest, DeleteRoleResponse, GrantEntry,
-        ListGrantsRequest, ListGrantsResponse, ListRolesRequest, ListRolesResponse, RoleEntry,
+        DeleteGrantRequest, DeleteGrantResponse, DeleteRoleRequest, DeleteRoleResponse, GetGrantRequest,
+        GrantEntry, ListGrantsRequest, ListGrantsResponse, ListRolesRequest, ListRolesResponse, RoleEntry,
         UpdateRoleRequest, roles_server::Roles as RolesService,
     },
     optional, parse, require, to_status,
@@ -144,7 +144,7 @@ impl RolesService for RolesApi {
         let id = self.roles.grant(&actor, instance, &found, &wish.role, &at).await.map_err(status)?;
         let own = self.roles.own(instance).await.map_err(status)?;
         let row = self.roles.store.grant(instance, id).await.map_err(status)?;
-        let row = require("grant", row).map_err(to_status)?;
+        let row = row.ok_or_else(|| to_status(crate::error::gone()))?;
         Ok(Response::new(grant_entry(row, &own)))
     }
 
@@ -155,6 +155,15 @@ impl RolesService for RolesApi {
         let grant = parse("grant_id", &request.grant_id).map_err(to_status)?;
         self.roles.revoke(&actor, instance, grant).await.map_err(status)?;
         Ok(Response::new(DeleteGrantResponse {}))
+    }
+
+    async fn get_grant(&self, request: Request<GetGrantRequest>) -> Answer<GrantEntry> {
+        let request = request.into_inner();
+        let instance = parse("instance_id", &request.instance_id).map_err(to_status)?;
+        let grant = parse("grant_id", &request.grant_id).map_err(to_status)?;
+        let found = self.roles.one_grant(instance, grant).await.map_err(status)?;
+        let own = self.roles.own(instance).await.map_err(status)?;
+        Ok(Response::new(grant_entry(found, &own)))
     }
 
     async fn list_grants(&self, request: Request<ListGrantsRequest>) -> Answer<ListGrantsResponse> {
@@ -171,8 +180,8 @@ impl RolesService for RolesApi {
             None => None,
         };
         let own = self.roles.own(instance).await.map_err(status)?;
-        let rows =
-            self.roles.grants(instance, principal, after, limit(request.limit)).await.map_err(status)?;
+        let (place, limit) = (request.scope_id.as_str(), limit(request.limit));
+        let rows = self.roles.grants(instance, principal, place, after, limit).await.map_err(status)?;
         let grants = rows.into_iter().map(|row| grant_entry(row, &own));
         Ok(Response::new(ListGrantsResponse { grants: grants.collect() }))
     }

@@ -74,6 +74,11 @@ impl AuditRow {
             recorded: None,
         }
     }
+
+    /// What it was done to is called so.
+    pub(crate) fn called(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
 }
 
 /// A place in an order by time and id.

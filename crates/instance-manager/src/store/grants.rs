@@ -186,16 +186,22 @@ impl Store {
         &self,
         instance: InstanceId,
         principal: Option<PrincipalId>,
+        place: &str,
         after: Option<GrantId>,
         limit: u32,
     ) -> Result<Vec<GrantRow>, Error> {
         let text = |id: Option<String>| id.unwrap_or_default();
-        let values = args![
+        let mut values = args![
             instance.to_string(),
             text(after.map(|id| id.to_string())),
             text(principal.map(|id| id.to_string())),
             i64::from(limit)
         ];
+        if !place.is_empty() {
+            values.push(place.into());
+            let rows = self.database.read_all(&sql::LIST_GRANTS_AT, values).await?;
+            return rows.iter().map(listed).collect();
+        }
         self.database.read_all(&sql::LIST_GRANTS, values).await?.iter().map(listed).collect()
     }
 

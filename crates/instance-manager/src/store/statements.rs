@@ -170,6 +170,10 @@ berth_database::statements! {
     pub(crate) LIST_GRANTS = "SELECT g.id, g.principal_id, p.kind, p.name, g.role, g.scope_kind, g.scope_id, g.created_by, \
         g.created_at FROM grants g JOIN principals p ON p.id = g.principal_id \
         WHERE g.instance_id = $1 AND g.id > $2 AND ($3 = '' OR g.principal_id = $3) ORDER BY g.id LIMIT $4";
+    /// Of one place.
+    pub(crate) LIST_GRANTS_AT = "SELECT g.id, g.principal_id, p.kind, p.name, g.role, g.scope_kind, g.scope_id, g.created_by, \
+        g.created_at FROM grants g JOIN principals p ON p.id = g.principal_id \
+        WHERE g.scope_id = $5 AND g.instance_id = $1 AND g.id > $2 AND ($3 = '' OR g.principal_id = $3) ORDER BY g.id LIMIT $4";
     pub(crate) DELETE_GRANT = "DELETE FROM grants WHERE id = $1";
     pub(crate) DELETE_GRANTS = "DELETE FROM grants WHERE principal_id = $1";
     pub(crate) ANY_OPERATOR = "SELECT 1 FROM grants WHERE instance_id = $1 AND scope_kind = 'deployment' LIMIT 1";

@@ -1,9 +1,10 @@
 //! Namespaces and repositories by hand, on the wire.
 
+use berth_model::NamespaceId;
 use berth_oci::ErrorCode;
 use berth_proto::{
     metadata::{self as proto, repositories_server::Repositories},
-    parse,
+    optional, parse,
 };
 use tonic::{Request, Response, Status};
 
@@ -44,7 +45,11 @@ impl Repositories for MetadataService {
         let request = request.into_inner();
         self.answer("get_namespace", async {
             let instance = parse("instance_id", &request.instance_id)?;
-            Ok(self.metadata.namespace(instance, &request.name).await?.into())
+            let found = match optional::<NamespaceId>("id", &request.id)? {
+                Some(id) => self.metadata.namespace_by_id(instance, id).await,
+                None => self.metadata.namespace(instance, &request.name).await,
+            };
+            Ok(found?.into())
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_database::{Row, Transaction, args};
-use berth_model::InstanceId;
+use berth_model::{InstanceId, NamespaceId};
 use berth_oci::{ErrorCode, RepositoryName};
 use berth_proto::metadata as proto;
 use berth_service::Timestamp;
@@ -204,6 +204,13 @@ impl Metadata {
                 Box::pin(async move { create_namespace(tx, &input.0, &input.1, (&input.2, &input.3)).await })
             })
             .await
+    }
+
+    /// A namespace by its id.
+    pub(crate) async fn namespace_by_id(&self, instance: InstanceId, id: NamespaceId) -> Result<Namespace> {
+        let values = args![instance.to_string(), id.to_string()];
+        let row = self.database.read_optional(&sql::NAMESPACE_BY_ID, values).await?;
+        read(&row.ok_or_else(|| no_namespace(&id.to_string()))?)
     }
 
     /// A namespace with its settings.

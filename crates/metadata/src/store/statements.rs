@@ -87,6 +87,8 @@ statements! {
         VALUES ($1, $2, $3, FALSE, $4, $4, $5, $6, $7, $8)";
     pub(crate) NAMESPACE = "SELECT id, name, description, create_on_push, default_visibility, default_immutable, removing, \
         created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND name = $2";
+    pub(crate) NAMESPACE_BY_ID = "SELECT id, name, description, create_on_push, default_visibility, default_immutable, removing, \
+        created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND id = $2";
     pub(crate) LOCK_NAMESPACE = "SELECT id, name, description, create_on_push, default_visibility, default_immutable, removing, \
         created_at, updated_at, version FROM namespaces WHERE instance_id = $1 AND name = $2" for update;
     /// What somebody takes care of does not go with its last repository.

@@ -143,9 +143,12 @@ pub(super) async fn grants_change_their_revision(bench: Bench) {
     assert!(
         grants.iter().any(|grant| grant.id == first && grant.scope == scope && grant.role == "developer")
     );
-    let listed = bench.store.list_grants(instance, Some(bob.id), None, 10).await.unwrap();
+    let listed = bench.store.list_grants(instance, Some(bob.id), "", None, 10).await.unwrap();
     assert_eq!(listed.len(), 2);
-    assert_eq!(bench.store.list_grants(instance, None, Some(listed[0].id), 10).await.unwrap(), listed[1..]);
+    assert_eq!(
+        bench.store.list_grants(instance, None, "", Some(listed[0].id), 10).await.unwrap(),
+        listed[1..]
+    );
     // Another instance can neither see nor take it.
     let other = InstanceId::new(bench.ids.ulid());
     assert_eq!(bench.store.grant(other, first).await.unwrap(), None);

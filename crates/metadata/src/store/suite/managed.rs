@@ -205,7 +205,11 @@ async fn changes_compare_what_was_seen(world: World) {
     let after = change(0, false).await.unwrap();
     assert_eq!((after.public, after.summary.as_str(), after.keep_untagged), (false, "a line", true));
     assert!(!world.resolve_tag(APP, "v1").await.public);
-    let request = GetNamespaceRequest { instance_id: world.instance.to_string(), name: "none".into() };
+    let request = GetNamespaceRequest {
+        instance_id: world.instance.to_string(),
+        name: "none".into(),
+        ..Default::default()
+    };
     assert_eq!(
         refusal(answer(world.service.get_namespace(Request::new(request)).await)),
         ErrorCode::NotFound
