@@ -80,6 +80,9 @@ impl Storage {
     ) -> Result<Option<String>, Error> {
         self.check(instance)?;
         let entry = actor.entry(&self.ids, instance, "instance.storage_changed", "");
+        if wanted.kind == "shared" && !["", "{}"].contains(&wanted.settings.as_str()) {
+            return Err(invalid("the deployment's storage has no settings of an instance").into());
+        }
         if wanted.kind == "shared" && !wanted.encrypted {
             if self.store.use_shared(instance, entry).await? {
                 tracing::info!(%instance, "new blobs go to the deployment's storage");

@@ -169,7 +169,7 @@ pub(crate) fn add(routes: &mut Routes) {
         "Delete an artifact and its tags",
         Rule::Needs(P::ArtifactDelete),
     )
-    .describe("By its digest. Refused while an index holds it.");
+    .describe("By its digest; a tag is deleted by tags.delete. Refused while an index holds it.");
     routes.add(end, delete);
     let of = "/instances/{instance}/repositories/{repository}/artifacts/{reference}/manifest";
     routes

@@ -11,6 +11,7 @@ use crate::{
     input::{Json, List, NoFilter, Nothing, Query},
     operation::{Operation, Routes, Rule},
     problem::{Result, absent},
+    storage::BlobDelivery,
     tasks::BegunTask,
     values::{Moment, given},
 };
@@ -68,6 +69,7 @@ pub(crate) struct Instance {
     description: String,
     /// Whether a push may make namespaces.
     create_on_push: bool,
+    blob_delivery: BlobDelivery,
     created_at: Moment,
     updated_at: Moment,
     version: i64,
@@ -128,6 +130,10 @@ impl From<wire::InstanceEntry> for Instance {
             region: entry.region,
             description: entry.description,
             create_on_push: entry.create_on_push,
+            blob_delivery: match entry.blob_delivery.as_str() {
+                "redirect" => BlobDelivery::Redirect,
+                _ => BlobDelivery::Stream,
+            },
             created_at: Moment(entry.created_at),
             // An instance of before there were changes has none.
             updated_at: Moment(entry.updated_at.max(entry.created_at)),

@@ -79,9 +79,9 @@ struct DeliveryChange {
 }
 
 /// Through the registry, or from object storage by a URL that is valid for five minutes.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum BlobDelivery {
+pub(crate) enum BlobDelivery {
     Stream,
     Redirect,
 }

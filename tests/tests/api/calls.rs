@@ -372,6 +372,13 @@ async fn an_instance_is_made_managed_while_it_is_stopped_and_ended() {
     let owner = tenant.owner();
     let here = owner.get(&tenant.path("")).await;
     assert_eq!((&here["edition"], &here["state"]), (&json!("standard"), &json!("running")));
+    assert_eq!(here["blob_delivery"], "stream");
+    let delivery = json!({ "blob_delivery": "redirect" });
+    let path = tenant.path("/blob-delivery");
+    owner.call(Method::PUT, &path, Some(&delivery)).await.expect(204).unwrap();
+    assert_eq!(owner.get(&tenant.path("")).await["blob_delivery"], "redirect");
+    let settings = json!({ "kind": "shared", "settings": { "path": "/etc" } });
+    assert_eq!(operator.call(Method::PUT, &tenant.path("/storage"), Some(&settings)).await.status, 400);
     let listed = owner.get("/instances").await;
     assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
     assert_eq!(operator.get("/instances").await["items"].as_array().unwrap().len(), 2);

@@ -76,6 +76,7 @@ impl InstancesApi {
             version: tenant.version,
             deletion_wished: tenant.wish_delete.is_some(),
             task_id: String::new(),
+            blob_delivery: tenant.blob_delivery,
         }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) struct Tenant {
     pub(crate) region: String,
     pub(crate) description: String,
     pub(crate) create_on_push: bool,
+    pub(crate) blob_delivery: String,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
     pub(crate) version: i64,
@@ -90,6 +91,7 @@ fn tenant(row: &Row) -> Result<Tenant, Error> {
         updated_at: Timestamp(row.get(14)?),
         version: row.get(15)?,
         wish_delete: row.get::<Option<String>>(16)?.map(|wish| wish == FORCED),
+        blob_delivery: row.get(17)?,
     })
 }
 

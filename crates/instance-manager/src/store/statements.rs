@@ -17,13 +17,13 @@ berth_database::statements! {
         wish_edition, wish_add_ons, region, description, create_on_push, limits_revision) \
         VALUES ($1, $2, FALSE, $3, $3, 'pending', $4, $5, $4, $5, $6, $7, $8, 1) ON CONFLICT DO NOTHING";
     pub(crate) INSTANCE = "SELECT id, name, is_default, state, edition, add_ons, wish_edition, wish_add_ons, limits_revision, \
-        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete FROM instances WHERE id = $1";
+        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete, blob_delivery FROM instances WHERE id = $1";
     pub(crate) LOCK_TENANT = "SELECT id, name, is_default, state, edition, add_ons, wish_edition, wish_add_ons, limits_revision, \
-        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete FROM instances WHERE id = $1" for update;
+        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete, blob_delivery FROM instances WHERE id = $1" for update;
     pub(crate) INSTANCE_NAMED = "SELECT id FROM instances WHERE name = $1";
     /// By the primary key.
     pub(crate) PAGE_INSTANCES = "SELECT id, name, is_default, state, edition, add_ons, wish_edition, wish_add_ons, limits_revision, \
-        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete FROM instances \
+        limits_in_force, region, description, create_on_push, created_at, updated_at, version, wish_delete, blob_delivery FROM instances \
         WHERE id > $1 ORDER BY id LIMIT $2";
     /// By the partial index on what waits.
     pub(crate) INSTANCES_TO_TEND = "SELECT id FROM instances WHERE id > $1 \
