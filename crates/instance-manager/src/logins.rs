@@ -17,7 +17,7 @@ use crate::{
     actor::Actor,
     error::{invalid, no_instance},
     issuers::Issuers,
-    principals::{TEMPORARY_SECONDS, TEMPORARY_TOKEN, check_name, check_text, fresh},
+    principals::{TEMPORARY_SECONDS, TEMPORARY_TOKEN, check_email, check_name, fresh},
     providers::ClientSecrets,
     settings::SettingsBoard,
     store::{
@@ -382,7 +382,7 @@ impl Logins {
                 problem.message
             ))
         })?;
-        let email = claims.text("email").filter(|email| check_text("e-mail address", email, 254).is_ok());
+        let email = claims.text("email").filter(|email| check_email(email).is_ok());
         Ok(NewPrincipal {
             id: PrincipalId::new(self.ids.ulid()),
             instance: provider.instance,

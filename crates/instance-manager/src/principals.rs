@@ -116,6 +116,17 @@ pub(crate) fn check_text(field: &str, text: &str, most: usize) -> Result<(), Pro
     Ok(())
 }
 
+/// Something before and after one @, and nothing that is not seen; empty: there is none.
+pub(crate) fn check_email(text: &str) -> Result<(), Problem> {
+    let parts: Vec<&str> = text.split('@').collect();
+    let is_one = matches!(parts.as_slice(), [before, after] if !before.is_empty() && !after.is_empty());
+    let is_seen = !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    if text.is_empty() || (is_one && is_seen && text.len() <= 254) {
+        return Ok(());
+    }
+    Err(invalid("an e-mail address has the form name@host and at most 254 bytes"))
+}
+
 fn check_password(password: &SecretString) -> Result<(), Problem> {
     if (8..=1024).contains(&password.expose_secret().len()) {
         return Ok(());
@@ -186,7 +197,7 @@ impl Principals {
         self.known(instance)?;
         check_name(kind, &sketch.name)?;
         check_text("description", &sketch.description, 1_000)?;
-        check_text("e-mail address", &sketch.email, 254)?;
+        check_email(&sketch.email)?;
         if sketch.expires_at.is_some_and(|end| end <= self.clock.now()) {
             return Err(invalid("it would have expired already").into());
         }
@@ -377,7 +388,7 @@ impl Principals {
         change: PrincipalChange,
     ) -> Result<StoredPrincipal, Error> {
         check_text("description", change.description.as_deref().unwrap_or_default(), 1_000)?;
-        check_text("e-mail address", change.email.as_deref().unwrap_or_default(), 254)?;
+        check_email(change.email.as_deref().unwrap_or_default())?;
         let before = self.find(instance, reference, &PrincipalKind::ALL).await?;
         if change.expires_at.is_some() && before.kind != PrincipalKind::Robot {
             return Err(invalid("only robots expire; disable others instead").into());

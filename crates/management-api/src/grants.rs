@@ -1,5 +1,7 @@
 //! Grants: who has which role where.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use berth_model::Permission;
 use berth_oci::ErrorCode;
 use berth_proto::{
@@ -168,12 +170,6 @@ async fn place(call: &Call, kind: &str, id: &str) -> Result<Option<String>> {
     }
 }
 
-/// The grant with the name of where it is.
-async fn named(call: &Call, entry: wire::GrantEntry) -> Result<Grant> {
-    let scope_name = place(call, &entry.scope_kind, &entry.scope_id).await?;
-    Ok(Grant { scope_name, ..entry.into() })
-}
-
 /// Refuses unless the caller has a permission where a grant is.
 async fn allow(call: &Call, permission: Permission, kind: &str, name: Option<&str>) -> Result<()> {
     match (kind, name) {
@@ -233,8 +229,16 @@ async fn list(call: Call, List { paging, filters }: List<Filter>) -> Result<Page
     };
     let mut found = call.parts.roles.clone().list_grants(request).await?.into_inner().grants;
     let next = paging.cut(&mut found, |grant| &grant.id);
-    let items = futures::future::try_join_all(found.into_iter().map(|grant| named(&call, grant))).await?;
-    Ok(Page { items, next })
+    let places: BTreeSet<_> =
+        found.iter().map(|grant| (grant.scope_kind.clone(), grant.scope_id.clone())).collect();
+    let places = places.into_iter().map(async |at| Ok((place(&call, &at.0, &at.1).await?, at)));
+    let places: Result<Vec<_>> = futures::future::try_join_all(places).await;
+    let names: BTreeMap<_, _> = places?.into_iter().map(|(name, at)| (at, name)).collect();
+    let shown = |entry: wire::GrantEntry| {
+        let at = (entry.scope_kind.clone(), entry.scope_id.clone());
+        Grant { scope_name: names.get(&at).cloned().flatten(), ..entry.into() }
+    };
+    Ok(Page { items: found.into_iter().map(shown).collect(), next })
 }
 
 async fn create(call: Call, Json(new): Json<NewGrant>) -> Result<Created<Grant>> {
@@ -256,7 +260,8 @@ async fn create(call: Call, Json(new): Json<NewGrant>) -> Result<Created<Grant>>
         }),
     };
     let made = call.parts.roles.clone().create_grant(request).await?.into_inner();
-    let made = named(&call, made).await?;
+    let scope_name = place(&call, &made.scope_kind, &made.scope_id).await?;
+    let made = Grant { scope_name, ..made.into() };
     Ok(Created { location: call.below(&format!("grants/{}", made.id)), made })
 }
 

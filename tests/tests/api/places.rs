@@ -166,6 +166,11 @@ async fn what_is_sent_is_what_is_meant(tenant: &Tenant<'_>) {
     let grant = json!({ "principal": ["user", "owner"], "role": "reader" });
     refused("/grants", grant, "expected an object").await;
     refused("/users", json!({ "name": "empty", "password": "" }), "leave it out").await;
+    for email in ["a\nb@example.com", "nobody", "@example.com", "a b@example.com"] {
+        refused("/users", json!({ "name": "mail", "email": email }), "name@host").await;
+    }
+    let lines = json!({ "path": "named/lines", "summary": "one\ntwo" });
+    refused("/repositories", lines, "no line ends").await;
     // What was made under a key is told of as long as it is there.
     let robot = |key: &'static str| {
         let (owner, path) = (owner.clone(), tenant.path("/robots"));

@@ -12,12 +12,17 @@ pub(crate) use self::{
 use crate::error::{Error, Result};
 
 fn check_text(field: &str, text: Option<&String>, most: usize) -> Result<()> {
+    // A summary is a line.
+    let (kept, words) = match field {
+        "summary" => ("", "no line ends or other control characters"),
+        _ => ("\n\t\r", "no control characters but line ends and tabs"),
+    };
     let fits =
-        |text: &String| text.len() <= most && !text.chars().any(|c| c.is_control() && !"\n\t\r".contains(c));
+        |text: &String| text.len() <= most && !text.chars().any(|c| c.is_control() && !kept.contains(c));
     if text.is_none_or(fits) {
         return Ok(());
     }
-    let message = format!("the {field} has at most {most} bytes, and no control characters");
+    let message = format!("the {field} has at most {most} bytes, and {words}");
     Err(Error::new(ErrorCode::RequestInvalid, message))
 }
 
