@@ -1,8 +1,6 @@
 //! What a role opens where it was given, what it does not take from others, and what of it the audit tells.
 
-use std::time::{Duration, Instant};
-
-use berth_testkit::{Content, Engine, Layout, Setting};
+use berth_testkit::{Content, Engine, Layout, Setting, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -66,11 +64,9 @@ async fn in_a_namespace(tenant: &Tenant<'_>) {
 
     // The audit of the namespace, since it is there, and no other's.
     let audit = tenant.path("/audit");
-    let began = Instant::now();
-    while aud.get(&format!("{audit}?namespace=team&type=repository.deleted")).await["items"] == json!([]) {
-        assert!(began.elapsed().as_secs() < 60);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let deleted = format!("{audit}?namespace=team&type=repository.deleted");
+    let told = async || (aud.get(&deleted).await["items"] != json!([])).then_some(());
+    eventually("the audit of the namespace tells it", told).await.unwrap();
     for elsewhere in
         [audit.clone(), format!("{audit}?namespace=other"), format!("{audit}?repository=other%2Fapp")]
     {
@@ -144,15 +140,12 @@ async fn the_audit_says_who_that_was(tenant: &Tenant<'_>) {
     };
     assert!(names("user.deleted").await.contains(&"gone".to_owned()));
     assert!(names("grant.created").await.contains(&"reader for gone in the namespace named".to_owned()));
-    let began = Instant::now();
-    loop {
+    let told = async || {
         let (manifests, blobs) = (names("artifact.pulled").await, names("blob.pulled").await);
-        if manifests.contains(&"named/app v1".to_owned()) && blobs.contains(&"named/app".to_owned()) {
-            break;
-        }
-        assert!(began.elapsed().as_secs() < 60, "{manifests:?} {blobs:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        let both = manifests.contains(&"named/app v1".to_owned()) && blobs.contains(&"named/app".to_owned());
+        both.then_some(())
+    };
+    eventually("the audit tells what was read", told).await.unwrap();
 }
 
 async fn what_is_sent_is_what_is_meant(tenant: &Tenant<'_>) {

@@ -1,8 +1,6 @@
 //! Long work is a task: where it is, how far, and what it came to.
 
-use std::time::{Duration, Instant};
-
-use berth_testkit::{Content, Engine, Layout, Reply, Setting};
+use berth_testkit::{Content, Engine, Layout, Reply, Setting, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -12,15 +10,8 @@ use crate::{Api, Tenant, problem};
 pub(crate) async fn ended(api: &Api, begun: &Reply) -> Value {
     let location = begun.header("location").unwrap().strip_prefix("/api/v1").unwrap().to_owned();
     assert!(location.ends_with(begun.json()["task_id"].as_str().unwrap()), "{location}");
-    let began = Instant::now();
-    loop {
-        let task = api.get(&location).await;
-        if task["state"] != "running" {
-            return task;
-        }
-        assert!(began.elapsed().as_secs() < 180, "{task}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let ended = async || Some(api.get(&location).await).filter(|task| task["state"] != "running");
+    eventually("the task ends", ended).await.unwrap()
 }
 
 async fn work(setting: Setting) {
@@ -94,11 +85,11 @@ async fn work(setting: Setting) {
         let audit = operator.get(&format!("/instances/default/audit?type={kind}")).await;
         audit["items"].as_array().unwrap().iter().filter(|entry| entry["credential"] == "password").count()
     };
-    let began = Instant::now();
-    while (found("garbage_collection.requested").await, found("scrub.requested").await) != (2, 1) {
-        assert!(began.elapsed().as_secs() < 60);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let told = async || {
+        let both = (found("garbage_collection.requested").await, found("scrub.requested").await);
+        (both == (2, 1)).then_some(())
+    };
+    eventually("the audit names who asked", told).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
