@@ -64,7 +64,9 @@ pub(crate) async fn running_on(
 pub(crate) async fn measure(tx: &mut Transaction, kind: Kind, id: &str) -> Result<()> {
     let statement = match kind {
         Kind::DeleteNamespace => &sql::MEASURE_NAMESPACE,
-        _ => &sql::MEASURE_REPOSITORY,
+        Kind::DeleteRepository => &sql::MEASURE_REPOSITORY,
+        // Counted when they begin.
+        Kind::Scrub | Kind::Collect => return Ok(()),
     };
     let Work { kind, subject } = kind.of(id);
     let now = tx.now();
